@@ -6,7 +6,6 @@ import asyncio
 import errno
 import json
 import logging
-import math
 import os
 import select
 import sys
@@ -30,6 +29,7 @@ from bucketfront.keys import ObjectKey
 from bucketfront.server import server
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.access_log import (
+    LAST,
     AccessRecord,
     FinishedRequest,
     json_lines,
@@ -73,7 +73,7 @@ recorded = st.builds(
     mount=st.none() | texts,
     key=st.none() | st.builds(ObjectKey, st.just("b"), st.text(max_size=8)),
     from_origin=st.integers(0, 9),
-    first_byte=st.none() | st.just(math.inf) | st.floats(0, 1e6),
+    first_byte=st.none() | st.just(LAST) | st.floats(0, 1e6),
     received=st.integers(0, 9),
     fault=st.none() | texts,
     user=st.none() | texts,
@@ -109,12 +109,11 @@ def modelled(record: FinishedRequest) -> dict[str, object]:
         "status": what.status,
         "sent": sent,
         "from_cache": sent - what.from_origin,
-        "from_origin": what.from_origin,
         "ms": round(seconds * 1000, 2),
     }
     if what.first_byte is not None:
         line["first_byte_ms"] = round(min(what.first_byte, seconds) * 1000, 2)
-    line["cache"] = what.cache
+    line |= {"cache": what.cache, "from_origin": what.from_origin}
     if what.received:
         line["received"] = what.received
     named = {"mount": what.mount, "key": what.key and str(what.key), "fault": what.fault, "user": what.user}

@@ -4,7 +4,7 @@ import re
 
 NAME = "X-Request-Id"
 MAX_CHARS = 128  # UUIDs, ULIDs and the ids of common proxies have at most 64
-SAFE = r"[A-Za-z0-9._~:/+=@-]{1,128}"
+SAFE = r"[A-Za-z0-9._~:/+=@-]{1,128}+"
 """The expression of an id that a client may choose. It needs no escape in a header, in JSON or on a terminal."""
 
 _SAFE = re.compile(SAFE)

@@ -9,8 +9,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Protocol
@@ -21,11 +22,13 @@ from bucketfront.keys import ObjectKey
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry import logged_fields
 from bucketfront.server.telemetry.line_writer import LineWriter
-from bucketfront.server.telemetry.logged_fields import NOTHING, LoggedFields
+from bucketfront.server.telemetry.logged_fields import NOTHING, LoggedFields, facts_of_many, facts_of_trace, text_of
 from bucketfront.server.telemetry.origin_failure import OriginFailure
 
 CLOSE_TIMEOUT_S = 2.0  # for a slow reader to take the last lines; a stop has 45 s in all
 LOG_MODE = 0o640  # of a new file, less the umask: it has names of objects and addresses of people
+MAX_KEPT_TEXTS = 256  # of fields that are alike in many requests; each has some KiB at most
+LAST = math.inf  # in place of the time to the first byte, if that leaves with the last one
 CLIENT_CLOSED_REQUEST = 499  # nginx's status in its log for a client that left before its response was whole
 
 Affixes = tuple[str, str]
@@ -42,11 +45,11 @@ class AccessRecord:
     hold a signature. `cache` is the Cache-Status without the proxy's name, and `outcome` is the same as a metric's
     label. `mount` is the path of the mount, and `key` the object that served the path, or was to. Each is None if the
     request did not come so far. `from_origin` counts those of the bytes sent that came from S3 while the request ran.
-    `first_byte` is in seconds from the start to the head of the response: infinite if the head left at the end, and
-    None if none left. `received` counts the bytes of an upload's body. `fault` is the reason of a failure. `cut` is
-    set if the proxy itself ended the response early; `status` is then the one that the client got. `failure` is the
-    origin's, also if the client got a stale response because of it. `user` names the client's credential, by rule and
-    holder. `span_id` is the span of this request in the client's trace.
+    `first_byte` is in seconds from the start to the head of the response. It is LAST if the head left with the last
+    byte, and None if none left. `received` counts the bytes of an upload's body. `fault` is the reason of a failure.
+    `cut` is set if the proxy itself ended the response early; `status` is then the one that the client got. `failure`
+    is the origin's, also if the client got a stale response because of it. `user` names the client's credential, by
+    rule and holder. `span_id` is the span of this request in the client's trace.
     """
 
     method: str
@@ -57,7 +60,7 @@ class AccessRecord:
     mount: str | None = None
     key: ObjectKey | None = None
     from_origin: int = 0
-    first_byte: float | None = math.inf
+    first_byte: float | None = LAST
     received: int = 0
     fault: str | None = None
     cut: Cut | None = None
@@ -73,10 +76,10 @@ class AccessRecord:
             before = (
                 f', "method": {_quoted(self.method)}, "path": {_quoted(self.path)}, "status": {self.status}, "sent": '
             )
-            facts = "".join(f', "{name}": {_quoted(fact)}' for name, fact in self._named())
             received = f', "received": {self.received}' if self.received else ""
             failure = "" if self.failure is None else _json_failure(self.failure)
-            affixes = before, f', "cache": {_quoted(self.cache)}{received}{facts}{failure}'
+            behind = f', "cache": {_quoted(self.cache)}, "from_origin": {self.from_origin}{received}'
+            affixes = before, f"{behind}{_json_facts(self._named())}{failure}"
             self._json = affixes
             return affixes
         return self._json
@@ -86,11 +89,10 @@ class AccessRecord:
         if self._text is None:
             origin = f" from_origin: {self.from_origin}" if self.from_origin else ""
             received = f" received: {self.received}" if self.received else ""
-            facts = "".join(f" {name}: {_shown(fact)}" for name, fact in self._named())
             failure = "" if self.failure is None else _text_failure(self.failure)
             affixes = (
                 f" {_plain(self.method)} {_plain(self.path)} {self.status} ",
-                f" ms [{self.cache}]{origin}{received}{facts}{failure}",
+                f" ms [{self.cache}]{origin}{received}{_text_facts(self._named())}{failure}",
             )
             self._text = affixes
             return affixes
@@ -150,25 +152,39 @@ def json_lines(requests: Sequence[FinishedRequest]) -> str:
     for record, sent, client, at, seconds, fields in requests:
         if not since <= at < until:
             stamp, since, until = _stamped(at)
-        took = _milliseconds(seconds)
+        took = f"{seconds * 1000:.2f}"
+        if took[-1] == "0":  # JSON writes 0.5 and 0.0
+            took = took[:-1]
         first = record.first_byte
-        head = "" if first is None else f', "first_byte_ms": {took if first >= seconds else _milliseconds(first)}'
+        head = f', "first_byte_ms": {took}' if first is LAST else _json_first_byte(first, seconds)
         before, behind = record.json_affixes()
         own = "" if fields == NOTHING else _json_fields(fields)
         lines.append(
             f'{{"time": "{stamp}", "client": {_quoted(client)}{before}{sent}, "from_cache": {sent - record.from_origin}'
-            f', "from_origin": {record.from_origin}, "ms": {took}{head}{behind}{own}}}\n'
+            f', "ms": {took}{head}{behind}{own}}}\n'
         )
     return "".join(lines)
 
 
-def _milliseconds(seconds: float) -> str:
-    text = f"{seconds * 1000:.2f}"
-    return text[:-1] if text[-1] == "0" else text  # JSON writes 0.5 and 0.0
+def _json_first_byte(first: float | None, seconds: float) -> str:
+    return "" if first is None else f', "first_byte_ms": {round(min(first, seconds) * 1000, 2)}'
 
 
 def _json_fields(fields: LoggedFields) -> str:
-    return "".join(f', "{name}": {_quoted(fact)}' for name, fact in logged_fields.facts(fields))
+    user_agent, name, traceparent, referer, ranges = fields
+    text = _json_facts_of_many(user_agent, referer, ranges)
+    if name is not None:
+        text += f', "request_id": {_quoted(text_of(name))}'
+    return text if traceparent is None else text + _json_facts(facts_of_trace(traceparent))
+
+
+@lru_cache(maxsize=MAX_KEPT_TEXTS)
+def _json_facts_of_many(*fields: bytes | str | None) -> str:
+    return _json_facts(facts_of_many(*fields))
+
+
+def _json_facts(facts: Iterable[tuple[str, str]]) -> str:
+    return "".join([f', "{name}": {_quoted(fact)}' for name, fact in facts])
 
 
 def _stamped(at: float) -> tuple[str, float, float]:
@@ -188,13 +204,13 @@ def text_lines(requests: Sequence[FinishedRequest]) -> str:
         before, behind = record.text_affixes()
         first = record.first_byte
         begun = "" if first is None or first >= seconds else f" first_byte_ms: {first * 1000:.1f}"
-        own = "" if fields == NOTHING else _text_fields(fields)
+        own = "" if fields == NOTHING else _text_facts(logged_fields.facts(fields))
         lines.append(f"{stamp} {_plain(client)}{before}{sent} B {seconds * 1000:.1f}{behind}{begun}{own}\n")
     return "".join(lines)
 
 
-def _text_fields(fields: LoggedFields) -> str:
-    return "".join(f" {name}: {_shown(fact)}" for name, fact in logged_fields.facts(fields))
+def _text_facts(facts: Iterable[tuple[str, str]]) -> str:
+    return "".join(f" {name}: {_shown(fact)}" for name, fact in facts)
 
 
 class AccessLog:

@@ -4,7 +4,6 @@ All hits of one prepared response share an access record, so these fields accomp
 Both request paths hand them along as they were sent. This module makes them fit for a line, in batches.
 """
 
-from collections.abc import Iterator
 from typing import Literal
 
 from bucketfront.http import request_ids, trace_context
@@ -28,25 +27,34 @@ def names_of(chosen: tuple[FieldName, ...]) -> frozenset[str]:
     return _ALWAYS | {_CHOSEN[name] for name in chosen}
 
 
-def facts(fields: LoggedFields) -> Iterator[tuple[str, str]]:
-    """Yield what a line has of the fields, by the names of the access log."""
-    user_agent, request_name, traceparent, referer, ranges = map(_text, fields)
-    if ranges is not None:
-        yield "range", ranges[:MAX_CHARS]
-    if request_name is not None:
-        yield "request_id", request_name
-    if (trace := trace_context.parse(traceparent)) is not None:
-        yield "trace_id", trace.trace_id
-        yield "parent_span_id", trace.parent_id
-    if user_agent:
-        yield "user_agent", user_agent[:MAX_CHARS]
-    if referer:
-        yield "referer", _without_secrets(referer)[:MAX_CHARS]
+def facts(fields: LoggedFields) -> list[tuple[str, str]]:
+    """Return what a line has of the fields, by the names of the access log."""
+    user_agent, name, traceparent, referer, ranges = fields
+    of_one = [] if name is None else [("request_id", text_of(name))]
+    return facts_of_many(user_agent, referer, ranges) + of_one + facts_of_trace(traceparent)
 
 
-def _text(value: bytes | str | None) -> str | None:
-    if value is None:
-        return None
+def facts_of_many(
+    user_agent: bytes | str | None, referer: bytes | str | None, ranges: bytes | str | None
+) -> list[tuple[str, str]]:
+    """Return the facts of the fields that are alike in many requests."""
+    found = []
+    if ranges and (text := text_of(ranges)):
+        found.append(("range", text[:MAX_CHARS]))
+    if user_agent and (text := text_of(user_agent)):
+        found.append(("user_agent", text[:MAX_CHARS]))
+    if referer and (text := text_of(referer)):
+        found.append(("referer", _without_secrets(text)[:MAX_CHARS]))
+    return found
+
+
+def facts_of_trace(traceparent: bytes | str | None) -> list[tuple[str, str]]:
+    """Return the facts of the client's trace."""
+    trace = None if traceparent is None else trace_context.parse(text_of(traceparent))
+    return [] if trace is None else [("trace_id", trace.trace_id), ("parent_span_id", trace.parent_id)]
+
+
+def text_of(value: bytes | str) -> str:
     return (value if isinstance(value, str) else value.decode("ascii")).strip()
 
 

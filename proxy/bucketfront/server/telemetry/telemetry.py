@@ -5,7 +5,6 @@ A `kill -9` loses the lines of that time, and those that the log's reader has no
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from bucketfront.http.trace_context import TRACEPARENT
 from bucketfront.server.client_address import shown
 from bucketfront.server.telemetry.access_log import (
     CLIENT_CLOSED_REQUEST,
+    LAST,
     AccessLog,
     AccessRecord,
     FinishedRequest,
@@ -41,7 +41,7 @@ def _first_byte(exchange: Exchange, status: int) -> float | None:
     """Return when the first byte of the response left, as `AccessRecord` has it."""
     if exchange.first_byte is not None:
         return exchange.first_byte
-    return None if status == CLIENT_CLOSED_REQUEST or exchange.cut is not None else math.inf
+    return None if status == CLIENT_CLOSED_REQUEST or exchange.cut is not None else LAST
 
 
 class Telemetry:
