@@ -101,6 +101,7 @@ s3-servers: install
 reference: install
 	$(BIN)/python tests/configuration_page.py > docs/configuration.md
 	$(BIN)/python tests/metrics_page.py
+	$(BIN)/python tests/log_fields_page.py
 
 # The documentation as a site, in build/site. A link that leads nowhere is an error.
 $(SITE_STAMP): requirements-site.lock

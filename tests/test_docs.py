@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import log_fields_page
 import pytest
 from configuration_page import Key, all_keys, page
 
@@ -183,6 +184,12 @@ def test_configuration_page_is_current() -> None:
     """docs/configuration.md is what the models of the settings yield."""
     is_current = (ROOT / "docs" / "configuration.md").read_text() == page()
     assert is_current, "docs/configuration.md differs from the models: run `make reference` and commit the page"
+
+
+def test_log_fields_page_is_current() -> None:
+    """The table of docs/log-fields.md is that of the access log."""
+    text = log_fields_page.PAGE.read_text()
+    assert text == log_fields_page.page(text), "docs/log-fields.md differs from the code: run `make reference`"
 
 
 def test_every_key_has_a_text() -> None:

@@ -12,6 +12,8 @@ from bucketfront.server.fast_path import recogniser
 
 def patterns() -> Iterator[tuple[str, str | bytes]]:
     for found in pkgutil.walk_packages(bucketfront.__path__, "bucketfront."):
+        if found.name.endswith(".__main__"):
+            continue  # its import runs the command line
         for name, value in vars(importlib.import_module(found.name)).items():
             if isinstance(value, re.Pattern):
                 yield f"{found.name}.{name}", value.pattern

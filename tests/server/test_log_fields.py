@@ -1,6 +1,8 @@
 """What a line of the access log has of its request, on both request paths (I19, I28)."""
 
+import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -196,3 +198,40 @@ async def test_lines_stay_json(proxy: Proxy, s3: S3) -> None:
         line = await ask(proxy, "/x", User_Agent='"},\\ \t', Referer="}")
         assert line["user_agent"] == '"},\\'
         assert json.dumps(line)
+
+
+async def test_what_s3_gets(proxy: Proxy, s3: S3) -> None:
+    """Requests to S3 name the request that caused them, and its span. They are signed as before."""
+    for key in ("x", "y"):
+        s3.put(key, BODY)
+    trace = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01", "tracestate": "a=1"}
+    line = await ask(proxy, "/x", X_Request_Id=GIVEN, **trace)
+    assert proxy.relay.seen
+    for seen in proxy.relay.seen:  # of a lookup and of part fetches
+        assert seen.headers["user-agent"].endswith(f" (request {GIVEN})")
+        assert seen.headers["traceparent"] == f"00-{TRACE_ID}-{line['span_id']}-01"
+        assert seen.headers["tracestate"] == "a=1"
+        signed = re.search("SignedHeaders=([^,]*)", seen.headers["authorization"])
+        assert signed is not None
+        assert not {"user-agent", "traceparent", "tracestate"} & set(signed[1].split(";"))
+    proxy.relay.reset()
+    line = await ask(proxy, "/y")
+    for seen in proxy.relay.seen:
+        assert seen.headers["user-agent"].endswith(f" (request {line['request_id']})")
+        assert "traceparent" not in seen.headers
+    proxy.relay.reset()
+    await proxy.request("PUT", "/z", {"X-Request-Id": GIVEN}, b"data")
+    assert all(GIVEN in seen.headers["user-agent"] for seen in proxy.relay.seen)
+
+
+async def test_requests_for_several_clients_name_their_cause(proxy: Proxy, s3: S3) -> None:
+    """A part fetch has the id of the request whose reader it is for, whatever other requests run."""
+    s3.put("x", BODY)
+    await proxy.request("HEAD", "/x")
+    proxy.relay.reset()
+    names = {f"bytes={start}-{start + BLOCK - 1}": f"id-{start}" for start in (0, 2 * BLOCK)}
+    await asyncio.gather(*(proxy.get("/x", Range=ranges, X_Request_Id=name) for ranges, name in names.items()))
+    await proxy.settled()
+    for seen in proxy.relay.seen:
+        first = str(seen.range).partition("=")[2].partition("-")[0]
+        assert seen.headers["user-agent"].endswith(f"(request id-{first})")

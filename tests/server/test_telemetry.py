@@ -25,6 +25,7 @@ from relay import Seen
 from stopwatch import HANG_S
 
 from bucketfront.config.listener_settings import AccessLogSettings
+from bucketfront.errors import ErrorResponse
 from bucketfront.keys import ObjectKey
 from bucketfront.server import server
 from bucketfront.server.cut import Cut
@@ -36,8 +37,10 @@ from bucketfront.server.telemetry.access_log import (
     open_access_log,
     text_lines,
 )
+from bucketfront.server.telemetry.line_fields import LINE_FIELDS
 from bucketfront.server.telemetry.line_writer import LineWriter
 from bucketfront.server.telemetry.logged_fields import NAMES, NOTHING, facts
+from bucketfront.server.telemetry.origin_failure import OriginFailure
 from bucketfront.server.telemetry.request_metrics import RequestMetrics
 from bucketfront.server.telemetry.telemetry import MAX_BATCH, Telemetry
 
@@ -182,6 +185,21 @@ def test_fields_of_lines(name: str, value: bytes | str, logged: dict[str, str]) 
     line = json.loads(json_lines([(record_of(), 10, "-", NOON, 0.0, fields)]))
     plain = json.loads(json_lines([(record_of(), 10, "-", NOON, 0.0, NOTHING)]))
     assert {name: fact for name, fact in line.items() if name not in plain} == logged
+
+
+def test_the_table_of_fields() -> None:
+    """docs/log-fields.md has the fields of a line, in their order, and says which of them each line has."""
+    what = record_of(
+        mount="/", key=ObjectKey("b", "k"), received=1, fault="f", cut=Cut.ORIGIN, user="u", span_id="s",
+        failure=OriginFailure("c", ErrorResponse(403)),
+    )  # fmt: skip
+    fields = (b"agent", b"id", TRACE.encode(), b"https://a.example", b"bytes=0-1")
+    full, bare = (
+        json.loads(json_lines([(record, 10, "-", NOON, 0.0, own)]))
+        for record, own in ((what, fields), (record_of(first_byte=None), NOTHING))
+    )
+    assert list(full) == [field.name for field in LINE_FIELDS]
+    assert list(bare) == [field.name for field in LINE_FIELDS if field.is_always]
 
 
 async def test_order_of_ends(tmp_path: Path) -> None:

@@ -126,9 +126,6 @@ def _before_parse(response_dict: dict[str, Any], **_: Any) -> None:
 def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
     # botocore adds Expect to every streamed body, and aiohttp waits for the 100 without a timeout.
     params["headers"].pop("Expect", None)
-    if (trace := current_trace()) is not None:
-        # S3's access logs have this field, and no signature covers it.
-        params["headers"]["User-Agent"] += f" (request {trace.request_id})"
     # This switches botocore's region redirector off, so that connections go to the configured endpoint only
     # (docs/invariants.md#fixed-egress).
     context.setdefault("s3_redirect", {})["redirected"] = True
@@ -136,10 +133,15 @@ def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> N
 
 def _before_send(request: Any, **_: Any) -> None:
     # Behind the signature, because a server in between may replace these fields.
-    if (trace := current_trace()) is not None and trace.traceparent is not None:
-        request.headers[TRACEPARENT] = trace.traceparent
-        if trace.tracestate is not None:
-            request.headers[TRACESTATE] = trace.tracestate
+    trace = current_trace()
+    if trace is None:
+        return
+    agent = request.headers.get("User-Agent", "")
+    agent = agent if isinstance(agent, str) else agent.decode()
+    request.headers["User-Agent"] = f"{agent} (request {trace.request_id})"  # S3's access logs have this field
+    for name, value in ((TRACEPARENT, trace.traceparent), (TRACESTATE, trace.tracestate)):
+        if value is not None:
+            request.headers[name] = value
 
 
 def _as_sent(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
