@@ -43,6 +43,7 @@ PURE = (
     "cache/fetch/mp4.py", "cache/fetch/part_choice.py", "cache/fetch/reader_cursor.py", "s3/minimum_rate.py",
     "warm/pace.py", "warm/allowance.py", "warm/link.py", "warm/hls.py", "warm/dash.py", "warm/sitemap.py",
     "warm/xml_tree.py", "warm/manifest.py",
+    "server/telemetry/hot_keys.py",
 )  # fmt: skip
 PURE_MAY_USE = (
     "bucketfront.http", "bucketfront.keys", "bucketfront.errors", "bucketfront.fair_share", "bucketfront.request_trace",

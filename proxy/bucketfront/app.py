@@ -26,6 +26,7 @@ from bucketfront.admin.collectors.tls_collector import TlsCollector
 from bucketfront.admin.collectors.traffic_collector import TrafficCollector
 from bucketfront.admin.collectors.upload_collector import UploadCollector
 from bucketfront.admin.health import Health, Phase
+from bucketfront.admin.live_figures import LiveFigures
 from bucketfront.admin.reloader import Reloader, ReloadOutcome
 from bucketfront.admin.watches import watches
 from bucketfront.cache import Cache, CacheAssembly, CacheOptions, boot_id, boottime, open_cache
@@ -56,6 +57,7 @@ from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import build_pipeline
 from bucketfront.server.server import Server, ServerParts, build_generation, build_server
 from bucketfront.server.telemetry.access_log import AccessLog, open_access_log
+from bucketfront.server.telemetry.live_feed import LiveFeed
 from bucketfront.server.telemetry.logged_fields import names_of
 from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.task_set import TaskSet
@@ -109,6 +111,7 @@ class App:
             has_share=Clients(settings.server.front_networks).has_share,
         )
         self.fair_shares = self._fair_shares()
+        self.live_feed = LiveFeed(time.monotonic)
         self.embedded: EmbeddedS3 | None = None
         self.fast_path: FastPath
         self.certificate_watch: CertificateWatch | None = None  # None if no listener has TLS
@@ -159,7 +162,8 @@ class App:
     async def _start(self) -> None:
         settings, registry = self.settings, self._registry
         logged = names_of(settings.access_log.fields)
-        self.telemetry = Telemetry(registry, open_access_log(settings.access_log), self._clock, logged)
+        log = open_access_log(settings.access_log)
+        self.telemetry = Telemetry(registry, log, self._clock, logged, self.live_feed.add)
         # It closes last, so that requests which a stop cancels have their lines as well.
         self._stack.callback(self.telemetry.close)
         self._stack.push_async_callback(self._close_rules)
@@ -171,9 +175,7 @@ class App:
         lag = LoopLag()
         HealthCollector(registry, self.health, lag)
         self._start_warm_jobs()
-        self._admin = build_admin(settings, self.cache, registry, self.health, self.warm_jobs, self.reload)
-        self.admin = self._admin.listener
-        await self._start_listener(self.admin)
+        await self._start_admin()
         self._start_watching(lag)
         self._start_aborting()
         stall_timeout = UPLOAD_STALL_TIMEOUT_S + settings.origin.read_timeout
@@ -221,6 +223,18 @@ class App:
 
     async def _close_rules(self) -> None:
         await (self._pipeline if self._server is None else self._server.generations).close()
+
+    async def _start_admin(self) -> None:
+        live = LiveFigures(self.live_feed, self.cache, self.connection_limit, self.health, wall=self._clock)
+        self._admin = build_admin(
+            self.settings, self.cache, self._registry, self.health, self.warm_jobs, self.reload, live
+        )
+        self.admin = self._admin.listener
+        await self._start_listener(self.admin)
+        self._stack.callback(self.live_feed.close)  # before the listener stops, which waits for the streams
+        tasks = TaskSet()
+        tasks.start(live.run(), name="live figures")
+        self._stack.push_async_callback(tasks.close)
 
     async def _start_origin(self) -> None:
         origin = self.settings.origin

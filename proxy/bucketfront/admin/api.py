@@ -1,8 +1,9 @@
 """The admin listener. `openapi` has the table of its paths, and modules such as `purges` have what serves them.
 
 A request passes the checks of `AdminApplication._admit` in their order before a byte of its body is read. Probes pass
-none of them but the framing, so that an orchestrator's always succeed. Other requests have MAX_AT_ONCE places. So a
-connection that is not responding can always be found, and makes way for a new one.
+none of them but the framing, so that an orchestrator's always succeed. Other requests have MAX_AT_ONCE places, and
+streams of events MAX_SUBSCRIPTIONS. So a connection that is not responding can always be found, and makes way for a
+new one.
 """
 
 import asyncio
@@ -14,11 +15,14 @@ from prometheus_client import CollectorRegistry
 
 from bucketfront import __version__
 from bucketfront.admin import openapi
+from bucketfront.admin.connection import AdminConnection
+from bucketfront.admin.events import Events
 from bucketfront.admin.exports import Exports
 from bucketfront.admin.figures import Figures
 from bucketfront.admin.fills import Fills
 from bucketfront.admin.health import Health
 from bucketfront.admin.jobs import Jobs
+from bucketfront.admin.live_figures import LiveFigures
 from bucketfront.admin.openapi import OPERATIONS
 from bucketfront.admin.operation import template_of
 from bucketfront.admin.probes import Probes
@@ -35,7 +39,7 @@ from bucketfront.server.foreign_pages import ForeignPage, ForeignPages
 from bucketfront.server.host_names import HostNames, UnknownHost
 from bucketfront.server.http1 import descriptors, framing
 from bucketfront.server.http1.binding import TcpPlace
-from bucketfront.server.http1.connection import BODY_BUFFER_BYTES, MAX_FIELDS, Connection, ConnectionServer
+from bucketfront.server.http1.connection import BODY_BUFFER_BYTES, MAX_FIELDS, ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.listener import Listener, ListenSite
 from bucketfront.server.http1.server_tls import ServerTls
@@ -67,6 +71,7 @@ class AdminApplication:
         health: Health,
         warm_jobs: JobRegistry,
         reload: Reload,
+        live: LiveFigures,
     ) -> None:
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
         self._cache = cache
@@ -74,6 +79,7 @@ class AdminApplication:
         self._health = health
         self._warm_jobs = warm_jobs
         self._reload = reload
+        self._live = live
         self.adopt(settings)
 
     def adopt(self, settings: Settings) -> None:
@@ -83,6 +89,7 @@ class AdminApplication:
         self._hosts = HostNames((*settings.server.names, settings.admin.host))
         self._pages = ForeignPages((), is_tls=settings.admin.tls is not None)
         router = Router(settings.mounts, None)
+        self._live.adopt(router)
         self._handlers: dict[str, Handler] = {
             **Probes(self._health).handlers,
             **Figures(self._registry, self._cache).handlers,
@@ -92,6 +99,7 @@ class AdminApplication:
             **Jobs(self._warm_jobs).handlers,
             **Exports(self._cache, router).handlers,
             **Reloading(self._reload).handlers,
+            **Events(self._live).handlers,
             "/openapi.json": self._openapi,
         }
 
@@ -116,6 +124,8 @@ class AdminApplication:
         if is_read and template is not None and OPERATIONS[template].is_probe:
             return await self._handlers[template](request)
         await self._admit(request, is_read=is_read)
+        if template is not None and OPERATIONS[template].is_stream:
+            return await self._dispatch(request, template)
         if self._places.locked():
             raise Refused(503, "too many requests at once", {"Retry-After": str(RETRY_AFTER_S)})
         async with self._places:
@@ -152,20 +162,11 @@ class AdminApplication:
         return web.json_response(openapi.document(__version__))
 
 
-class _AdminConnection(Connection):
-    """A connection that makes way also while a head arrives, because a slow client must not keep probes out."""
-
-    __slots__ = ()
-
-    def idle_since(self) -> float | None:
-        return None if self.is_responding else self.last_used
-
-
 class _AdminConnections(ConnectionServer):
     """Makes the connections of the listener."""
 
     def __call__(self) -> web.RequestHandler:
-        return _AdminConnection(self, self.limit, **self.connection_options)
+        return AdminConnection(self, self.limit, **self.connection_options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +184,10 @@ def build_admin(
     health: Health,
     warm_jobs: JobRegistry,
     reload: Reload,
+    live: LiveFigures,
 ) -> AdminServer:
     """Return the server for operators. Raises UnusableSetting."""
-    application = AdminApplication(settings, cache, registry, health, warm_jobs, reload)
+    application = AdminApplication(settings, cache, registry, health, warm_jobs, reload, live)
     most = max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, descriptors.limit() // DESCRIPTORS_SHARE))
     limit = ConnectionLimit(most, min_idle=0.0)
     connections = _AdminConnections(

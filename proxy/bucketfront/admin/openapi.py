@@ -7,7 +7,7 @@ from aiohttp import hdrs
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from bucketfront.admin import exports, figures, fills, jobs, probes, purges, reloading, warming
+from bucketfront.admin import events, exports, figures, fills, jobs, probes, purges, reloading, warming
 from bucketfront.admin.operation import FAILURE, Body, Failure, Media, Operation
 
 _REF = "#/components/schemas/{model}"
@@ -21,6 +21,7 @@ OPERATIONS: Mapping[str, Operation] = {
     **jobs.OPERATIONS,
     **exports.OPERATIONS,
     **reloading.OPERATIONS,
+    **events.OPERATIONS,
     "/openapi.json": Operation(hdrs.METH_GET, "This document", {200: (Body(Media.JSON),)}),
 }
 

@@ -19,6 +19,7 @@ class Failure(BaseModel):
 class Media(Enum):
     JSON = "application/json"
     TEXT = "text/plain"
+    EVENTS = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class Operation:
     """What one path does. A GET is a HEAD as well. `responses` are those of its own, by status, without refusals.
 
     `request` is the model of its body, and `query` that of its parameters.
-
     `is_probe` is True if it needs no token, no name and no place, because an orchestrator's probe has none of them.
+    `is_stream` is True if its response has no end. Such responses have a bound of their own in place of a place.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Operation:
     request: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     is_probe: bool = False
+    is_stream: bool = False
 
     @property
     def methods(self) -> tuple[str, ...]:

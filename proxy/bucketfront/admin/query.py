@@ -18,5 +18,6 @@ def read_query(request: web.BaseRequest, model: type[M]) -> M:
     try:
         return model.model_validate(dict(query))
     except ValidationError as error:
-        places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise Refused(400, places) from error
+        places = ((".".join(map(str, each["loc"])), each["msg"]) for each in error.errors())
+        reasons = (f"{place}: {reason.removeprefix('Value error, ')}" for place, reason in places)
+        raise Refused(400, "; ".join(reasons)) from error

@@ -6,7 +6,7 @@ A `kill -9` loses the lines of that time, and those that the log's reader has no
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry
 
@@ -44,11 +44,15 @@ def _first_byte(exchange: Exchange, status: int) -> float | None:
     return None if status == CLIENT_CLOSED_REQUEST or exchange.cut is not None else LAST
 
 
+def _ignore(requests: Sequence[FinishedRequest]) -> None:
+    """Do nothing, for a telemetry without an observer."""
+
+
 class Telemetry:
     """Counts and logs each request once, when it has ended. The log has the order of the ends.
 
     It belongs to the event loop of the requests. `clock` is wall time in seconds since the epoch. `logged` are the
-    names of the request fields that the log has.
+    names of the request fields that the log has. `observe` gets each batch of requests as well.
     """
 
     def __init__(
@@ -57,10 +61,12 @@ class Telemetry:
         access_log: AccessLog,
         clock: Callable[[], float] = time.time,
         logged: frozenset[str] = names_of(()),
+        observe: Callable[[Sequence[FinishedRequest]], None] = _ignore,
     ) -> None:
         self._clock = clock
         self._logged = logged
         self._log = access_log
+        self._observe = observe
         self._replaced: list[AccessLog] = []  # logs that still write their last lines
         self._lost_before = 0  # lines of logs that have ended
         self._closing = TaskSet()
@@ -172,8 +178,9 @@ class Telemetry:
         self.flush()
 
     def _process_batch(self) -> None:
-        """Count the pending requests and format their lines. No reference to their records remains."""
+        """Count the pending requests and format their lines. Only the observer keeps some of their records."""
         if self._pending:
             requests, self._pending = self._pending, []
             self._metrics.add(requests)
             self._log.add(requests)
+            self._observe(requests)

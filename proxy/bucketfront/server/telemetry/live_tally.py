@@ -1,0 +1,144 @@
+"""What the requests since the start add up to, which objects are hot, and which requests were slow of late."""
+
+import heapq
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bucketfront.server.telemetry.access_log import AccessRecord, FinishedRequest
+from bucketfront.server.telemetry.hot_keys import HotKeys
+
+MAX_HOT_OBJECTS = 256  # an object with more than 1/257 of the requests or bytes is found
+HALF_LIFE_S = 60.0  # of what an object's requests count
+MAX_SAMPLES_PER_S = 50.0  # batches: up to 3,200 requests a second all are noted, which takes a microsecond of each
+LARGE_BYTES = 256 << 10  # of a response; sending as many takes far longer than noting them
+MAX_SLOW = 10  # requests
+SLOW_PERIOD_S = 60.0  # the slowest requests are those of this period so far, and of the one before
+
+_READS = frozenset({"GET", "HEAD"})
+
+
+class SlowestRequests:
+    """The slowest requests of the last one or two periods. `clock` is in seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._numbers = itertools.count()  # requests cannot be compared
+        self._current: list[tuple[float, int, FinishedRequest]] = []  # a heap, the fastest one first
+        self._before: list[tuple[float, int, FinishedRequest]] = []
+        self.least_s = 0.0  # a faster request is not among the slowest
+
+    def add(self, request: FinishedRequest) -> None:
+        self._turn()
+        heapq.heappush(self._current, (request[4], next(self._numbers), request))
+        if len(self._current) > MAX_SLOW:
+            heapq.heappop(self._current)
+            self.least_s = self._current[0][0]
+
+    def top(self) -> list[FinishedRequest]:
+        """Return the slowest requests, the slowest first."""
+        self._turn()
+        slowest = heapq.nlargest(MAX_SLOW, (*self._current, *self._before))
+        return [request for _, _, request in slowest]
+
+    def _turn(self) -> None:
+        """Begin another period if it is time."""
+        now = self._clock()
+        periods = (now - self._since) // SLOW_PERIOD_S
+        if periods < 1:
+            return
+        self._before = self._current if periods == 1 else []
+        self._current, self.least_s = [], 0.0
+        self._since += periods * SLOW_PERIOD_S
+
+
+@dataclass(slots=True)
+class Sums:
+    """Requests, and the bytes of objects that their clients got."""
+
+    requests: int = 0
+    sent: int = 0
+
+
+class LiveTally:
+    """Adds up finished requests in batches. `clock` is in seconds.
+
+    `sums` are by the cache's decision and the status. `received` are bytes of uploads, and `cut` responses that the
+    proxy ended early. The weights of `by_requests` are requests by path, those of `by_bytes` are bytes.
+
+    A busy proxy samples the hot objects: of at most MAX_SAMPLES_PER_S batches each request is noted, and counts for
+    those of the batches between as well. Large responses always count, because there are few of them.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.sums: dict[tuple[str, int], Sums] = {}
+        self.received = 0
+        self.cut = 0
+        self.by_requests = HotKeys(MAX_HOT_OBJECTS, HALF_LIFE_S, clock)
+        self.by_bytes = HotKeys(MAX_HOT_OBJECTS, HALF_LIFE_S, clock)
+        self.slowest = SlowestRequests(clock)
+        self._clock = clock
+        self._samples = MAX_SAMPLES_PER_S  # batches that may be sampled now
+        self._samples_at = clock()
+        self._unsampled = 0  # requests since the last sample
+
+    def add(self, requests: Sequence[FinishedRequest]) -> None:
+        """Add requests in the order of their ends."""
+        sums, slowest = self.sums, self.slowest
+        large: list[tuple[str, float]] = []
+        before, found = None, Sums()
+        for request in requests:
+            record, sent, _, _, seconds, _ = request
+            if record is not before:  # requests for one object often follow each other
+                before = record
+                try:
+                    found = sums[record.outcome, record.status]
+                except KeyError:
+                    found = sums[record.outcome, record.status] = Sums()
+            found.requests += 1
+            found.sent += sent
+            if seconds > slowest.least_s:
+                slowest.add(request)
+            if sent >= LARGE_BYTES:
+                large.append((record.path, sent))
+            if record.received:
+                self.received += record.received
+            if record.cut is not None:
+                self.cut += 1
+        if large:
+            self.by_bytes.add(large)
+        self._sample(requests)
+
+    def by_decision(self) -> dict[str, Sums]:
+        """Return the sums by the cache's decision."""
+        found: defaultdict[str, Sums] = defaultdict(Sums)
+        for (decision, _), sums in self.sums.items():
+            found[decision].requests += sums.requests
+            found[decision].sent += sums.sent
+        return dict(found)
+
+    def with_status(self, hundreds: int) -> int:
+        """Return the requests with a status of these hundreds: 4 for 4xx."""
+        return sum(sums.requests for (_, status), sums in self.sums.items() if status // 100 == hundreds)
+
+    def _sample(self, requests: Sequence[FinishedRequest]) -> None:
+        """Note the objects of a batch, if there is time for it."""
+        now = self._clock()
+        self._samples = min(MAX_SAMPLES_PER_S, self._samples + (now - self._samples_at) * MAX_SAMPLES_PER_S)
+        self._samples_at = now
+        self._unsampled += len(requests)
+        if self._samples < 1:
+            return
+        self._samples -= 1
+        each = self._unsampled / len(requests)
+        self._unsampled = 0
+        objects = [(record.path, sent) for record, sent, *_ in requests if _is_of_object(record)]
+        self.by_requests.add((path, each) for path, _ in objects)
+        self.by_bytes.add((path, sent * each) for path, sent in objects if 0 < sent < LARGE_BYTES)
+
+
+def _is_of_object(record: AccessRecord) -> bool:
+    """Return whether the client got an object, or got the response that it has it already."""
+    return record.status < 400 and record.method in _READS
