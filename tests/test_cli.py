@@ -205,6 +205,20 @@ def test_serve_prints_its_addresses(served: Served) -> None:
     assert fetch(f"{served.admin}/readyz") == b"ready\n"
 
 
+def test_explain(run: Run, served: Served) -> None:
+    """`explain` shows what the proxy that runs has of a path. A path that is none is wrong use."""
+    fetch(served.clients + "/sample.mp4")
+    result = run("explain", "/sample.mp4", "-c", served.config, env=served.environment)
+    assert result.exit_code == 0
+    assert result.output.startswith("/sample.mp4\n  next GET   hit: it is fresh for another ")
+    assert "\x1b" not in result.output
+    result = run("explain", "--json", "/sample.mp4", "-c", served.config, env=served.environment)
+    assert json.loads(result.output)["next"]["decision"] == "hit"
+    assert run("explain", "/never", "-c", served.config, env=served.environment).exit_code == 0
+    result = run("explain", "never", "-c", served.config, env=served.environment)
+    assert (result.exit_code, "neither a path" in result.output) == (2, True)
+
+
 def test_purge_and_stats(run: Run, served: Served) -> None:
     """`purge` and `stats` use the proxy that runs with the same configuration."""
     paths = ("/sample.mp4", "/index.html", "/hls/index.m3u8")

@@ -32,6 +32,7 @@ RECOVERY = "tests/cache/test_cache_recovery.py::"
 SOURCE = "tests/cache/test_cache_body_stream.py::"
 SWAPPED = "tests/cache/test_cache_swapped_files.py::"
 STORE = "tests/cache/test_cache_file_storage.py::"
+VIEWS = "tests/cache/test_cache_views.py::"
 VERIFICATION = "tests/cache/test_cache_verification.py::"
 AGREEMENT = "tests/s3/test_s3_agreement.py::"
 CONDITIONS = "tests/s3/test_s3_conditions.py::"
@@ -502,9 +503,9 @@ BUGS = (
         "A stale entry is served during revalidation, however stale it is.",
         (
             Edit(
-                "bucketfront.cache.lookup_flow:LookupFlow._serve",
-                "if -ttl < entry.freshness.stale_while_revalidate",
-                "if entry.freshness.stale_while_revalidate",
+                "bucketfront.cache.entries.decision:decide",
+                "-ttl < entry.freshness.stale_while_revalidate",
+                "entry.freshness.stale_while_revalidate",
             ),
         ),
         (CACHE + "test_beyond_the_window_a_request_waits",),
@@ -1682,6 +1683,59 @@ BUGS = (
             ),
         ),
         (CACHE + "test_a_purge_is_complete_when_it_returns",),
+    ),
+    Bug(
+        27,
+        "explained-into-memory",
+        "An explanation brings the entry into memory, where it pushes out others.",
+        (Edit("bucketfront.cache.views:Views.of_key", "self._entries.peek(key)", "self._entries.get(key)"),),
+        (VIEWS + "test_a_view_of_a_cold_entry_is_that_of_a_hot_one",),
+    ),
+    Bug(
+        27,
+        "explained-as-a-use",
+        "An explanation counts as a use, so that an entry that an operator looks at is never idle.",
+        (
+            Edit(
+                "bucketfront.cache.views:Views.of_key",
+                "now = self._clock()",
+                "now = self._clock()\n    for one in self._entries.hot_entries():\n        one.accessed_at = now",
+            ),
+        ),
+        (VIEWS + "test_a_view_is_no_use",),
+    ),
+    Bug(
+        27,
+        "pages-beyond-the-prefix",
+        "A page of entries has those that are not flushed yet, whatever its prefix is.",
+        (
+            Edit(
+                "bucketfront.cache.entries.entry_table:EntryTable.page",
+                "entry.key.key.startswith(prefix)",
+                "True",
+            ),
+        ),
+        (VIEWS + "test_pages_are_a_sorted_list",),
+    ),
+    Bug(
+        27,
+        "wrong-removal-reason",
+        "An entry that was evicted for space is said to have been idle.",
+        (
+            Edit(
+                "bucketfront.cache.entries.entry_table:EntryTable.evict",
+                "RemovalReason.SPACE",
+                "RemovalReason.IDLE",
+            ),
+        ),
+        ("tests/cache/test_cache_removals.py::test_evicted_for_space",),
+    ),
+    Bug(
+        19,
+        "removals-without-bound",
+        "The reasons of all removals are remembered, so that purges fill the memory.",
+        (Edit("bucketfront.cache.entries.removals:Removals._remember", "len(self._last) > self._limit", "False"),),
+        ("tests/cache/test_cache_removals.py::test_the_memory_is_bounded",),
     ),
     Bug(
         27,

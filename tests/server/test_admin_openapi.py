@@ -21,6 +21,7 @@ TOKEN = "0123456789abcdef"
 RIGHT = {"Authorization": f"Bearer {TOKEN}"}
 PATHS = b'{"paths": ["/x"]}'
 BODIES: dict[type[BaseModel], bytes] = {PurgeRequest: PATHS, WarmRequest: PATHS}  # where an empty one is refused
+QUERIES = {"/api/v1/explain": "?path=/x"}  # of paths that need one
 
 
 def body_of(operation: Operation) -> bytes | None:
@@ -30,7 +31,7 @@ def body_of(operation: Operation) -> bytes | None:
 async def url_of(proxy: Proxy, path: str) -> str:
     """Return a URL of a path of the document. The id is that of a job that has begun."""
     if "{" not in path:
-        return path
+        return path + QUERIES.get(path, "")
     return path.replace("{id}", str((await proxy.admin("POST", "/api/v1/warm", PATHS, RIGHT)).json()["id"]))
 
 

@@ -16,7 +16,9 @@ from prometheus_client import CollectorRegistry
 from bucketfront import __version__
 from bucketfront.admin import openapi
 from bucketfront.admin.connection import AdminConnection
+from bucketfront.admin.entries import Entries
 from bucketfront.admin.events import Events
+from bucketfront.admin.explanations import Explanations
 from bucketfront.admin.exports import Exports
 from bucketfront.admin.figures import Figures
 from bucketfront.admin.fills import Fills
@@ -95,6 +97,8 @@ class AdminApplication:
             **Figures(self._registry, self._cache).handlers,
             **Purges(self._cache, settings.mounts).handlers,
             **Fills(self._cache, router).handlers,
+            **Entries(self._cache, settings.mounts).handlers,
+            **Explanations(settings, self._cache).handlers,
             **Warming(self._warm_jobs, frozenset(settings.server.names)).handlers,
             **Jobs(self._warm_jobs).handlers,
             **Exports(self._cache, router).handlers,

@@ -7,7 +7,19 @@ from aiohttp import hdrs
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from bucketfront.admin import events, exports, figures, fills, jobs, probes, purges, reloading, warming
+from bucketfront.admin import (
+    entries,
+    events,
+    explanations,
+    exports,
+    figures,
+    fills,
+    jobs,
+    probes,
+    purges,
+    reloading,
+    warming,
+)
 from bucketfront.admin.operation import FAILURE, Body, Failure, Media, Operation
 
 _REF = "#/components/schemas/{model}"
@@ -16,6 +28,8 @@ OPERATIONS: Mapping[str, Operation] = {
     **probes.OPERATIONS,
     **figures.OPERATIONS,
     **fills.OPERATIONS,
+    **entries.OPERATIONS,
+    **explanations.OPERATIONS,
     **purges.OPERATIONS,
     **warming.OPERATIONS,
     **jobs.OPERATIONS,

@@ -9,9 +9,10 @@ from bucketfront.cache.assembly import CacheAssembly, CacheOptions, open_cache
 from bucketfront.cache.cache import Cache
 from bucketfront.cache.clock import boottime
 from bucketfront.cache.entries.budget import Budget
+from bucketfront.cache.entries.decision import Decision
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.negative_cache import Absence, Refusal
-from bucketfront.cache.entries.removals import AGE_BOUNDS_S, RemovalFigures, RemovalReason, StorageRefusal
+from bucketfront.cache.entries.removals import AGE_BOUNDS_S, Removal, RemovalFigures, RemovalReason, StorageRefusal
 from bucketfront.cache.fetch.fill_view import FillView, PartView, ReaderView
 from bucketfront.cache.held import Held
 from bucketfront.cache.lookup_flow import Absent
@@ -26,20 +27,25 @@ from bucketfront.cache.storage.storage import Region
 from bucketfront.cache.upkeep.purge import Purged, PurgeMode
 from bucketfront.cache.upkeep.purge_selection import KeyRange, PurgeSelection
 from bucketfront.cache.upload import Upload
+from bucketfront.cache.views import BlockView, EntryView, KeyView
 
 __all__ = [
     "AGE_BOUNDS_S",
     "Absence",
     "Absent",
+    "BlockView",
     "Budget",
     "Cache",
     "CacheAssembly",
     "CacheOptions",
+    "Decision",
+    "EntryView",
     "FillView",
     "Folder",
     "FolderFacts",
     "Held",
     "KeyRange",
+    "KeyView",
     "Lease",
     "NotModified",
     "Origin",
@@ -52,6 +58,7 @@ __all__ = [
     "ReaderView",
     "Refusal",
     "Region",
+    "Removal",
     "RemovalFigures",
     "RemovalReason",
     "Statistics",

@@ -42,6 +42,7 @@ from bucketfront.cache.upkeep.flusher import Flusher
 from bucketfront.cache.upkeep.open_files import OpenFiles
 from bucketfront.cache.upkeep.purge import Purge
 from bucketfront.cache.upkeep.space_reservation import SpaceReservation
+from bucketfront.cache.views import Views
 from bucketfront.errors import IndexTooNew, StoreError
 from bucketfront.fair_share import Shares
 from bucketfront.keys import ObjectKey
@@ -180,7 +181,8 @@ def assemble(
     cache = Cache(
         readers=readers, lookups=lookups, lookup_flow=flow, negative_cache=negative_cache,
         hot_bodies=HotBodies(options.memory), disposal=disposal, open_files=open_files, purges=purges,
-        integrity=integrity, upload_shares=Shares(options.max_size, options.share_of_one, RESERVED_UPLOADS_PART),
+        integrity=integrity, views=Views(entries, negative_cache, lookups, clock, options.block_size),
+        upload_shares=Shares(options.max_size, options.share_of_one, RESERVED_UPLOADS_PART),
         flush=flusher.flush,
     )  # fmt: skip
     housekeeper = Housekeeper(

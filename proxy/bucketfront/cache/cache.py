@@ -3,7 +3,7 @@
 Other rooms never see a part fetch, the index or the name of a file. `cache.assembly` puts the cache together.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -27,6 +27,7 @@ from bucketfront.cache.upkeep.open_files import OpenFiles
 from bucketfront.cache.upkeep.purge import Purge, Purged, PurgeMode
 from bucketfront.cache.upkeep.purge_selection import KeyRange, PurgeSelection
 from bucketfront.cache.upload import Upload
+from bucketfront.cache.views import EntryView, KeyView, Views
 from bucketfront.errors import StoreError
 from bucketfront.fair_share import Shares
 from bucketfront.http.cache_status import CacheStatus
@@ -54,6 +55,7 @@ class Cache:
         open_files: OpenFiles,
         purges: Purge,
         integrity: Integrity,
+        views: Views,
         upload_shares: Shares,
         flush: Callable[[], Awaitable[None]],
     ) -> None:
@@ -74,6 +76,7 @@ class Cache:
         self._open_files = open_files
         self._purges = purges
         self._integrity = integrity
+        self._views = views
         self._upload_shares = upload_shares
         self._flush = flush
 
@@ -295,7 +298,18 @@ class Cache:
         """Do the same in the background. The log has its end."""
         self._purges.begin(selection, mode)
 
-    # --- figures ---------------------------------------------------------------------------------------------
+    # --- what operators see ------------------------------------------------------------------------------------
+
+    def explain(self, key: ObjectKey) -> KeyView:
+        """Return what the cache knows of a key. Changes nothing. Raises StoreError if the index fails."""
+        return self._views.of_key(key)
+
+    def entries(self, bucket: str, prefix: str, after: ObjectKey | None, limit: int) -> Sequence[EntryView]:
+        """Return entries below a prefix in the order of their keys, only those behind `after`, at most `limit`.
+
+        It takes up to 50 us for each. Raises StoreError if the index fails.
+        """
+        return self._views.below(bucket, prefix, after, limit)
 
     def fills(self, limit: int = MAX_FILLS) -> tuple[FillView, ...]:
         """Return the fills that fetch bytes now, the oldest first, at most `limit`."""
@@ -308,6 +322,8 @@ class Cache:
     def storage_refusals(self) -> tuple[tuple[StorageRefusal, int], ...]:
         """Return how many objects were not stored, by the reason."""
         return self._entries.removals.refusals
+
+    # --- figures ---------------------------------------------------------------------------------------------
 
     @property
     def traffic(self) -> Mapping[str, Account]:

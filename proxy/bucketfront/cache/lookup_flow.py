@@ -20,6 +20,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 
 from bucketfront.cache.clock import Clock
+from bucketfront.cache.entries.decision import Decision, decide
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.entries.removals import RemovalReason, StorageRefusal, refusal_of
@@ -102,12 +103,14 @@ class LookupFlow:
         for _ in range(MAX_RESTARTS):
             now = self._clock()
             entry = self._entries.get(key)
-            if entry is None and not revalidate and (ttl := self._negative_cache.ttl(key, now)) is not None:
+            absent_for = self._negative_cache.ttl(key, now) if entry is None else None
+            decision = decide(entry, absent_for, now, revalidate=revalidate)
+            if decision is Decision.ABSENT:
                 self._counters.hits += 1
-                return Absent(CacheStatus(ttl=ttl))
-            if entry is not None and not revalidate and (served := self._serve(entry, now)) is not None:
+                return Absent(CacheStatus(ttl=absent_for))
+            if entry is not None and decision in (Decision.HIT, Decision.STALE):
                 self._entries.pin(entry)
-                status, how = served
+                status, how = self._serve(entry, decision, now)
                 failure = None
             elif only_if_cached:
                 raise NotCached(f"{key} is not in the cache")
@@ -131,16 +134,14 @@ class LookupFlow:
             self._disposal.unpin(entry)
         raise OriginUnavailable(f"{key} changed {MAX_RESTARTS} times while it was looked up")
 
-    def _serve(self, entry: Entry, now: float) -> tuple[CacheStatus, Found] | None:
-        """Return the cache status if the entry may serve at once, else None. The reader counts it."""
+    def _serve(self, entry: Entry, decision: Decision, now: float) -> tuple[CacheStatus, Found]:
+        """Return the cache status of an entry that serves at once. The reader counts it."""
         ttl = entry.ttl(now)
-        if ttl > 0:
+        if decision is Decision.HIT:
             return CacheStatus(ttl=ttl), Found.FRESH
-        if -ttl < entry.freshness.stale_while_revalidate:
-            if not self._lookups.is_running(entry.key):
-                self._revalidate_later(entry)
-            return CacheStatus(ttl=ttl, detail="stale-while-revalidate"), Found.STALE
-        return None
+        if not self._lookups.is_running(entry.key):
+            self._revalidate_later(entry)
+        return CacheStatus(ttl=ttl, detail="stale-while-revalidate"), Found.STALE
 
     def _revalidate_later(self, stale: Entry) -> None:
         """Start a lookup in the background, with a HEAD."""

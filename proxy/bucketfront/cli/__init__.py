@@ -5,7 +5,7 @@ than 150 ms.
 import click
 
 from bucketfront import __version__
-from bucketfront.cli import check, export, import_, purge, reload, serve, sign, stats, verify, warm
+from bucketfront.cli import check, explain, export, import_, purge, reload, serve, sign, stats, verify, warm
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,6 +18,7 @@ def main() -> None:
 
 
 main.add_command(check.check)
+main.add_command(explain.explain)
 main.add_command(export.export)
 main.add_command(import_.import_)
 main.add_command(purge.purge)

@@ -18,10 +18,10 @@ class FreshnessPolicy:
         self._settings = settings
         self.rules = _rules_of(settings)
 
-    def lifetime(self, key: ObjectKey, metadata: Metadata, now: float) -> Freshness:
-        """Return how long a version is fresh. `now` is in seconds since the epoch."""
+    def defaults(self, key: ObjectKey) -> freshness.Defaults:
+        """Return the lifetimes of an object that has none of its own: those of the rules, else the configured ones."""
         settings, ruling = self._settings, self.rules.ruling(key.key)
-        defaults = freshness.Defaults(
+        return freshness.Defaults(
             ttl=_first(ruling.ttl, settings.default_ttl),
             stale_while_revalidate=(
                 settings.stale_while_revalidate
@@ -32,9 +32,20 @@ class FreshnessPolicy:
             # The longer window holds, so 0 leaves stale_if_error.
             outage=_first(settings.outage, 0.0),
         )
+
+    def may_store(self, key: ObjectKey) -> bool:
+        """Return whether no rule has `cache: false` for the key."""
+        return self.rules.ruling(key.key).cache is not False
+
+    def is_own(self, pattern: str) -> bool:
+        """Return whether a pattern is that of a rule of the operator, and not only of a built-in one."""
+        return any(rule.match == pattern for rule in self._settings.rules)
+
+    def lifetime(self, key: ObjectKey, metadata: Metadata, now: float) -> Freshness:
+        """Return how long a version is fresh. `now` is in seconds since the epoch."""
         # S3's "null" version can be overwritten, and has no version in its metadata.
         is_immutable = key.version is not None and metadata.version is not None
-        return freshness.policy(metadata, defaults, now, cache=ruling.cache is not False, immutable=is_immutable)
+        return freshness.policy(metadata, self.defaults(key), now, cache=self.may_store(key), immutable=is_immutable)
 
     def negative_ttl(self, key: ObjectKey) -> float:
         """Return how many seconds a 404 of the key holds."""

@@ -68,6 +68,9 @@ class Percent:
         return f"{self.value:.9f}".rstrip("0").rstrip(".") + "%"
 
 
+_LONGEST_FIRST = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
 def parse_size(value: object) -> int:
     """Return the bytes of `10GiB`, `1GB`, `1.5MiB`, `512`, or of a whole number. Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -163,6 +166,17 @@ def format_duration(seconds: float) -> str:
         if milliseconds and milliseconds % factor == 0:
             return f"{milliseconds // factor}{unit}"
     return "0s"
+
+
+def rounded_duration(seconds: float) -> str:
+    """Return a duration for people, rounded down to its two largest units, as in `4 min 12 s`."""
+    left = max(0, int(seconds))
+    parts: list[tuple[int, str]] = []
+    for unit, length in _LONGEST_FIRST:
+        count, left = divmod(left, length)
+        if count or parts:
+            parts.append((count, unit))
+    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count) or "0 s"
 
 
 def format_share(share: Percent | int) -> str:

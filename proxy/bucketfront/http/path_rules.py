@@ -3,10 +3,10 @@
 For each setting, the first rule counts that matches the path and has the setting.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
-from typing import Final
+from typing import Any, Final
 
 from bucketfront.http.glob import Glob
 
@@ -53,14 +53,32 @@ class Rules:
         """Return the settings of a path."""
         return self._ruling(path) if self._rules else _NOTHING
 
+    def patterns(self, path: str) -> Mapping[str, str]:
+        """Return the pattern of the rule that decides each setting of a path, by the setting's name."""
+        return {name: pattern for name, (pattern, _) in _decided(_matching(self._rules, path)).items()}
+
 
 def _fold(rules: tuple[tuple[Glob, Ruling], ...], path: str) -> Ruling:
-    matching = [ruling for glob, ruling in rules if glob.matches(path)]
+    matching = _matching(rules, path)
     if len(matching) < 2:
-        return matching[0] if matching else _NOTHING
-    # 0, False and () are settings; only None is a missing one.
-    given = {name: [value for ruling in matching if (value := getattr(ruling, name)) is not None] for name in _SETTINGS}
-    return Ruling(**{name: values[0] for name, values in given.items() if values})
+        return matching[0][1] if matching else _NOTHING
+    return Ruling(**{name: value for name, (_, value) in _decided(matching).items()})
+
+
+def _matching(rules: tuple[tuple[Glob, Ruling], ...], path: str) -> list[tuple[str, Ruling]]:
+    """Return the rules that match a path, with their patterns."""
+    return [(glob.pattern, ruling) for glob, ruling in rules if glob.matches(path)]
+
+
+def _decided(matching: Sequence[tuple[str, Ruling]]) -> dict[str, tuple[str, Any]]:
+    """Return the pattern and the value of the first rule that has each setting, by the setting's name."""
+    found: dict[str, tuple[str, Any]] = {}
+    for pattern, ruling in matching:
+        for name in _SETTINGS:
+            # 0, False and () are settings; only None is a missing one.
+            if name not in found and (value := getattr(ruling, name)) is not None:
+                found[name] = pattern, value
+    return found
 
 
 # A player requests a live playlist again after half a segment (RFC 8216 section 6.3.4). It needs a new one then, so a

@@ -206,7 +206,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
             _foreign_pages_stage(settings),
             *_access_stage(access),
             Stage("client address", ClientAddresses(settings.server.trusted_proxies).reads),
-            *_inner_mounts_stage(settings),
+            *inner_mounts_stage(settings),
             Stage("tus", frozenset({"tus-resumable"} if settings.uploads is not None else ())),
             Stage("selection", frozenset({"accept-encoding"} if negotiates else ())),
             # A client of S3 gets only the object that its path names.
@@ -261,7 +261,7 @@ def _access_stage(access: Access | None) -> Iterator[Stage]:
     yield Stage("access", check=check)
 
 
-def _inner_mounts_stage(settings: Settings) -> Iterator[Stage]:
+def inner_mounts_stage(settings: Settings) -> Iterator[Stage]:
     """Yield the stage in which mounts with longer prefixes decide, if there are some."""
     inner_mounts = InnerMounts(settings.mounts)
     if inner_mounts.has_any:

@@ -125,11 +125,11 @@ class EntryTable:
         entry = self.hot(key)
         if entry is not None:
             return entry
-        row = self._index.load(key)
-        if row is None or row.id in self._pending.tombstones:
+        entry = self._read(key)
+        if entry is None:
             self._expired_on_load.discard(key)
             return None
-        entry = self._hot[key] = self._from_row(row)
+        self._hot[key] = entry
         self._cold_bytes -= entry.bytes
         for order in self._orders:
             order.load(entry)
@@ -139,10 +139,20 @@ class EntryTable:
         return entry
 
     def peek(self, key: ObjectKey) -> Entry | None:
-        """Return the published entry of `key`, only to look at it: it stays where it is. Raises StoreError."""
-        if (entry := self.hot(key)) is not None:
+        """Return the published entry of `key` as `find` does, but bring none into memory. Raises StoreError.
+
+        An entry that is not in memory is a copy for reading.
+        """
+        entry = self.hot(key)
+        if entry is not None or (entry := self._read(key)) is None:
             return entry
-        row = None if key in self._expired_on_load else self._index.load(key)
+        if key in self._expired_on_load:
+            entry.validated_at, entry.freshness = NEVER_VALIDATED, _STALE
+        return entry
+
+    def _read(self, key: ObjectKey) -> Entry | None:
+        """Return the entry of `key` that the index has."""
+        row = self._index.load(key)
         return None if row is None or row.id in self._pending.tombstones else self._from_row(row)
 
     def newest(self, limit: int, before: tuple[float, int] | None) -> list[tuple[float, Entry]]:
@@ -161,6 +171,27 @@ class EntryTable:
         entry = Entry.from_row(row, _STALE, self._index.epoch)
         self._decide(entry)
         return entry
+
+    def page(self, bucket: str, prefix: str, after: bytes, limit: int) -> list[Entry]:
+        """Return entries below a prefix in the order of their encoded keys, only those behind `after`.
+
+        They are at most `limit`, and fewer only at the end. Entries that are not in memory are copies for reading, as
+        with `peek`, and without their blocks. Raises StoreError.
+        """
+        found: dict[bytes, Entry] = {}
+        last = after
+        while len(found) < limit and (rows := self._index.with_prefix(bucket, prefix, last, limit - len(found))):
+            last = encode_key(rows[-1].key)
+            for row in rows:
+                if row.id not in self._pending.tombstones:
+                    found[encode_key(row.key)] = self.hot(row.key) or self._from_row(row)
+        is_full = len(found) >= limit
+        for entry in self._pending.unflushed():  # the index may not have them yet
+            name = encode_key(entry.key)
+            is_within = entry.key.bucket == bucket and entry.key.key.startswith(prefix)
+            if is_within and name > after and not (is_full and name > last) and self.hot(entry.key) is entry:
+                found[name] = entry
+        return [found[name] for name in sorted(found)[:limit]]
 
     def expire_on_load(self, key: ObjectKey) -> None:
         """Make an entry stale once the index is readable again, because a purge of `key` could not find it."""

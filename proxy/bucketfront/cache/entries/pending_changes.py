@@ -4,6 +4,9 @@ A flush takes them with `begin`, writes them while entries go on changing, and r
 `roll_back`. Changes that come meanwhile belong to the next flush.
 """
 
+from collections.abc import Iterator
+from itertools import chain
+
 from bucketfront.cache.entries.entry import Entry, EntryState
 from bucketfront.cache.storage.records import Changes
 
@@ -32,6 +35,10 @@ class PendingChanges:
     def has(self, entry: Entry) -> bool:
         """Return whether the entry has changes that must stay in memory."""
         return entry.id in self._changed or entry.id in self._in_flush
+
+    def unflushed(self) -> Iterator[Entry]:
+        """Yield the entries that changed since the last flush, or that a flush is writing."""
+        return chain(self._changed.values(), self._in_flush.values())
 
     def change(self, entry: Entry) -> None:
         """Have the entry written by the next flush, unless it is removed or has no file."""
