@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from relay import Seen, canned
 from wire import Response
 
 from bucketfront.admin.warming import DEFAULT_PARALLEL
+from bucketfront.http.path_rules import Rules, Ruling
+from bucketfront.keys import ObjectKey
+from bucketfront.s3.listing import Listed, ListPage, list_objects
 from bucketfront.warm import filler
 from bucketfront.warm.job import WARM_CLIENT, JobState
-from bucketfront.warm.registry import MAX_ENDED, MAX_RUNNING
+from bucketfront.warm.registry import MAX_ENDED, MAX_RUNNING, JobRegistry, Wish
 
 BODY = pattern(3 * BLOCK + 5)
 FOREVER = "max-age=99999"
@@ -323,3 +327,75 @@ async def test_an_object_larger_than_the_cache(start: StartProxy, s3: S3) -> Non
     s3.put("small", BODY)
     report = await warmed(proxy, paths=["/large", "/small"], parallel=1)
     assert (report["state"], report["not_stored"], report["filled"]) == ("done", 1, 1)
+
+
+async def test_a_rate(proxy: Proxy, s3: S3) -> None:
+    """A job takes as long as its rate requires for its bytes, whatever its number of workers is, and no longer."""
+    for number in range(4):
+        s3.put(f"r/{number}", pattern(3 * PART))
+    now, asleep = 1000.0, 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now, asleep
+        until_then = now + seconds
+        asleep += 1
+        await asyncio.sleep(0)
+        now = max(now, until_then)
+
+    jobs = JobRegistry(
+        proxy.app.cache, partial(list_objects, proxy.app.origin), proxy.app.warm_jobs.places, Rules(()), part=PART,
+        clock=lambda: now, sleep=sleep,
+    )  # fmt: skip
+    job = jobs.start(Wish(below=tuple(jobs.places.below("/r/")), rate=PART // 2, parallel=3))
+    await until(lambda: job.state is not JobState.RUNNING)
+    assert (job.state.value, job.progress.filled) == ("done", 4)
+    assert now == 1000.0 + 12 * PART / (PART // 2)
+    assert job.seconds_left is None
+    assert job.rate == PART // 2
+    await jobs.close()
+
+
+async def test_an_outage(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job ends if the origin fails for many objects in a row. It does not run through its list."""
+    monkeypatch.setattr(filler, "PAUSE_S", 0.0)
+    monkeypatch.setattr(filler, "MAX_PAUSE_S", 0.0)
+
+    async def refuse(_: Seen) -> bytes | None:
+        return canned(500, "InternalError")
+
+    proxy.relay.on_request = refuse
+    report = await warmed(proxy, paths=[f"/{number}" for number in range(500)])
+    assert report["state"] == "failed"
+    assert "in a row" in report["message"]
+    assert report["objects_done"] < 50
+
+
+async def test_a_failing_disk(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the disk fails, a job fetches nothing from the origin in vain (I16)."""
+    monkeypatch.setattr(type(proxy.app.cache_assembly.store), "is_usable", False)
+    report = await warmed(proxy, paths=[f"/{number}" for number in range(500)])
+    assert report["state"] == "failed"
+    assert "disk" in report["message"]
+    assert proxy.relay.seen == []
+
+
+async def test_a_list_of_any_length(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of a job does not depend on the number of listed objects: a page follows when one is used up (I19)."""
+    pages, longest = 0, 0
+
+    async def lists(bucket: str, prefix: str, token: str | None) -> ListPage:
+        nonlocal pages, longest
+        pages += 1
+        longest = max(longest, len(job._waiting))
+        page = int(token or 0)
+        names = (f"{prefix}{page}/{number}.private" for number in range(1000))
+        return ListPage(
+            tuple(Listed(ObjectKey(bucket, name), 1) for name in names), str(page + 1) if page < 19 else None
+        )
+
+    rules = Rules((("*.private", Ruling(cache=False)),))
+    jobs = JobRegistry(proxy.app.cache, lists, proxy.app.warm_jobs.places, rules, part=PART)
+    job = jobs.start(Wish(below=tuple(jobs.places.below("/"))))
+    await until(lambda: job.state is not JobState.RUNNING)
+    assert (job.state.value, job.progress.not_stored, pages, longest) == ("done", 20_000, 20, 0)
+    await jobs.close()

@@ -195,6 +195,11 @@ class Cache:
         return max(0, self._entries.budget.available)
 
     @property
+    def disk_is_usable(self) -> bool:
+        """Return whether new objects can be stored: the disk did not fail a moment ago."""
+        return self._fetch_context.store.is_usable
+
+    @property
     def capacity(self) -> int:
         """Return `max_size` in bytes."""
         return self._entries.budget.limit

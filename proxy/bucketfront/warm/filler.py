@@ -14,6 +14,7 @@ from bucketfront.errors import (
     OriginServerError,
     OriginUnavailable,
     ProxyError,
+    StoreError,
 )
 from bucketfront.http import ranges
 from bucketfront.http.metadata import Metadata
@@ -22,6 +23,7 @@ from bucketfront.http.ranges import Demand, Span
 from bucketfront.warm.allowance import Allowance
 from bucketfront.warm.following import MAX_DOCUMENT_BYTES
 from bucketfront.warm.item import Item
+from bucketfront.warm.link import NotFollowed
 from bucketfront.warm.pace import Pace
 
 ATTEMPTS = 3  # of one object
@@ -40,16 +42,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The verdict, and the number of bytes that were wanted. `document` is the object's text if it is to be followed.
-
-    `obstacle` is the reason why it cannot be followed.
-    """
+    """The verdict, and the number of bytes that were wanted."""
 
     verdict: Verdict
     count: int = 0
-    content_type: str = ""
-    document: bytes | None = None
-    obstacle: str = ""
 
 
 class NotFilled(ProxyError):
@@ -61,6 +57,9 @@ class Owner(Protocol):
 
     def follows(self, item: Item, content_type: str) -> bool:
         """Return whether an item of that type is a document to follow."""
+
+    async def follow(self, item: Item, content_type: str, read: Callable[[], Awaitable[bytes]]) -> None:
+        """Follow a document, whose bytes `read` returns. Raises NotFollowed."""
 
     def note_bytes(self, count: int) -> None:
         """Count bytes that came."""
@@ -82,7 +81,10 @@ class Filler:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def fill(self, item: Item, owner: Owner) -> Result:
-        """Bring all wanted bytes of an object into the cache. Raises NotFilled and other ProxyErrors."""
+        """Bring all wanted bytes of an object into the cache, and follow it if it is a document.
+
+        Raises NotFilled, NotFollowed and other ProxyErrors.
+        """
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await self._fill(item, owner)
@@ -103,6 +105,8 @@ class Filler:
                 return Result(Verdict.FRESH, count)
             with await self._lookup(item) as reader:
                 return await self._read(item, reader, owner)
+        if not self.cache.disk_is_usable:
+            raise StoreError("the disk of the cache failed a moment ago")
         # The lookup brings the first bytes: the size of one request, or all of a smaller object.
         first = self.part if item.size is None else min(item.size, self.part)
         if not self.allowance.take(first, self.cache.free_bytes):
@@ -140,14 +144,9 @@ class Filler:
                 if not await self._bring(span, reader, owner, min(missing, taken)):
                     return Result(Verdict.NO_ROOM)
                 taken = max(0, taken - missing)
-        count = _length(spans)
-        if not owner.follows(item, content_type):
-            return Result(verdict, count, content_type)
-        if obstacle := _obstacle(item, reader.metadata):
-            return Result(verdict, count, content_type, obstacle=obstacle)
-        whole = Span(0, size)
-        await _until_readable(whole, reader)  # what an earlier run wrote is verified first
-        return Result(verdict, count, content_type, await reader.read(whole) if size else b"")
+        if owner.follows(item, content_type):
+            await _follow(item, reader, owner)
+        return Result(verdict, _length(spans))
 
     async def _bring(self, span: Span, reader: Reader, owner: Owner, taken: int) -> bool:
         """Bring the bytes of a span, part by part, each at its time. Returns False if the cache has no room."""
@@ -213,6 +212,18 @@ def _may_pass(error: ProxyError) -> bool:
 def _pause(error: ProxyError, attempt: int) -> float:
     retry_after = error.retry_after if isinstance(error, OriginServerError | OriginCircuitOpen) else None
     return min(MAX_PAUSE_S, max(retry_after or 0.0, PAUSE_S * 2.0 ** (attempt - 1)))
+
+
+async def _follow(item: Item, reader: Reader, owner: Owner) -> None:
+    content_type, whole = _content_type(reader.metadata), Span(0, reader.metadata.size)
+    if obstacle := _obstacle(item, reader.metadata):
+        raise NotFollowed(obstacle)
+    await _until_readable(whole, reader)  # what an earlier run wrote is verified first
+
+    async def read() -> bytes:
+        return await reader.read(whole) if whole.length else b""
+
+    await owner.follow(item, content_type, read)
 
 
 async def _until_readable(span: Span, reader: Reader) -> None:

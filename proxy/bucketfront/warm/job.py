@@ -19,13 +19,13 @@ All that it does at the origin counts for one client, WARM_CLIENT. Fair shares k
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from bucketfront.errors import OriginError, ProxyError
+from bucketfront.errors import OriginError, OriginUnavailable, ProxyError, StoreError
 from bucketfront.fair_share import acting_for
 from bucketfront.keys import ObjectKey
 from bucketfront.task_set import TaskSet
@@ -39,6 +39,7 @@ MAX_FAILURES = 20  # that a job remembers with their reasons
 MAX_WAITING = 2 * MAX_LINKS  # items of documents; a document that names more is not followed further
 MAX_DOCUMENTS = 10_000  # that one job follows
 MAX_REASON_CHARS = 300
+MAX_FAILED_IN_A_ROW = 20  # because of the origin or the disk; a job does not run through its list in an outage
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class JobState(Enum):
     DONE = "done"  # each item was tried
     FULL = "full"  # the cache holds no more
     CANCELLED = "cancelled"
-    FAILED = "failed"  # the list could not be read on, or a bug
+    FAILED = "failed"  # the list could not be read on, the origin or the disk fails, or a bug
 
 
 TRANSITIONS = {
@@ -108,6 +109,7 @@ class Job:
         self.state = JobState.RUNNING
         self.message = ""
         self.is_list_complete = False
+        self._failed_in_a_row = 0
         self._is_full = False  # no further item begins
         self.progress = progress
         self.failures: list[FailedItem] = []
@@ -217,25 +219,27 @@ class Job:
 
     async def _fill(self, item: Item) -> None:
         try:
-            await self._fill_and_follow(item)
+            await self._try(item)
         finally:
             self._busy.discard(item.key)
 
-    async def _fill_and_follow(self, item: Item) -> None:
+    async def _try(self, item: Item) -> None:
         try:
             result = await self._parts.filler.fill(item, self)
+        except NotFollowed as error:
+            self._note_failure(item.path, f"it is in the cache, and is not followed further: {error}")
+            return
         except ProxyError as error:
             self._note_failure(item.path, str(error))
+            self._failed_in_a_row += isinstance(error, OriginUnavailable | StoreError)
+            if self._failed_in_a_row >= MAX_FAILED_IN_A_ROW:
+                self._become(JobState.FAILED, f"{MAX_FAILED_IN_A_ROW} objects failed in a row, the last one: {error}")
             return
         if result.verdict is Verdict.NO_ROOM:
             self._is_full = True
             return
+        self._failed_in_a_row = 0
         self._note(item, result)
-        kind = kind_of(item, result.content_type) if self.follows(item, result.content_type) else None
-        if kind is not None and result.obstacle:
-            self._note_failure(item.path, f"the {kind.value} is in the cache, and is not followed: {result.obstacle}")
-        elif kind is not None and result.document is not None:
-            await self._follow(kind, result.document, item)
 
     def _note(self, item: Item, result: Result) -> None:
         progress = self.progress
@@ -262,22 +266,27 @@ class Job:
         is_wanted = self._parts.follows and item.depth < MAX_DEPTH and kind_of(item, content_type) is not None
         return is_wanted and hash(item.key) not in self._followed and len(self._followed) < MAX_DOCUMENTS
 
-    async def _follow(self, kind: Kind, document: bytes, item: Item) -> None:
+    async def follow(self, item: Item, content_type: str, read: Callable[[], Awaitable[bytes]]) -> None:
+        """Put what a document names before the items that wait. `read` returns its bytes. Raises NotFollowed."""
+        kind = kind_of(item, content_type)
+        assert kind is not None
         self._followed.add(hash(item.key))
         try:
             async with self._parsing:
-                found = await asyncio.to_thread(self._parts.follow, kind, document, item)
-        except NotFollowed as error:
-            if kind is not Kind.SITEMAP:  # any other XML file is as good as a sitemap without locations
-                self._note_failure(item.path, f"the {kind.value} is in the cache, and is not followed: {error}")
-            return
+                found = await asyncio.to_thread(self._parts.follow, kind, await read(), item)
+        except NotFollowed:
+            if kind is Kind.SITEMAP:  # any other XML file is as good as a sitemap without locations
+                return
+            raise
         self.progress.documents += 1
         self.progress.outside += found.outside
         self.outside_example = self.outside_example or found.example
         room = MAX_WAITING - len(self._waiting)
         self._add(found.items[:room])
         if found.is_cut or len(found.items) > room:
-            self._note_failure(item.path, f"the {kind.value} names more objects than a job follows at once")
+            raise NotFollowed(
+                f"the {kind.value} names more objects than a job follows at once; the first ones are filled"
+            )
 
     def _become(self, state: JobState, message: str = "") -> None:
         if state not in TRANSITIONS[self.state]:

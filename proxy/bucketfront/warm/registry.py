@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from ulid import ULID
@@ -59,6 +59,7 @@ class JobRegistry:
         *,
         part: int,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.places = places
         self._cache = cache
@@ -66,6 +67,7 @@ class JobRegistry:
         self._rules = rules
         self._part = part
         self._clock = clock
+        self._sleep = sleep
         self._jobs: OrderedDict[str, Job] = OrderedDict()  # the oldest first
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._tasks = TaskSet()
@@ -131,6 +133,7 @@ class JobRegistry:
             Allowance(self._cache.capacity),
             self._part,
             clock=self._clock,
+            sleep=self._sleep,
         )
         lists = listed(wish.below, places, self._lists)
         parts = JobParts(wish.items, lists, filler, following, wish.follows, wish.parallel, self._clock)
