@@ -8,7 +8,8 @@ AUDIT_STAMP := $(AUDIT)/.installed
 SITE := $(VENV)/site
 SITE_STAMP := $(SITE)/.installed
 # pip takes no file whose hash is not in a lock.
-LOCKED := -m pip install --quiet --disable-pip-version-check --require-hashes
+PIP := -m pip install --disable-pip-version-check
+LOCKED := $(PIP) --require-hashes
 
 .PHONY: install run test long check audit sbom format e2e reliability soak bench eviction behaviours http-cache s3-servers reference site lock clean
 
@@ -17,10 +18,14 @@ install: $(STAMP)
 # The stamp is made last, so that an interrupted install runs again.
 $(STAMP): pyproject.toml requirements-build.lock requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit("bucketfront needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(LOCKED) -r requirements-build.lock -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation -e .
+	@echo "1/3 making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "2/3 installing the locked packages, which takes a minute or two"
+	@$(BIN)/python $(LOCKED) -r requirements-build.lock -r requirements-dev.lock
+	@echo "3/3 installing bucketfront"
+	@$(BIN)/python $(PIP) --quiet --no-index --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
+	@echo "installed: $(BIN)/bucketfront"
 
 # The tools of `make audit`, `make sbom` and `make lock`, apart from what is tested.
 $(AUDIT_STAMP): requirements-audit.lock
@@ -29,7 +34,8 @@ $(AUDIT_STAMP): requirements-audit.lock
 	@touch $(AUDIT_STAMP)
 
 run: install
-	$(BIN)/bucketfront serve -c proxy.yaml
+	@echo "starting the embedded S3 and the proxy"
+	@$(BIN)/bucketfront serve -c proxy.yaml
 
 # One process for each core.
 test: install
@@ -97,11 +103,12 @@ http-cache: install
 s3-servers: install
 	PYTHONPATH=tests $(BIN)/python tests/outside/s3_servers_page.py
 
-# Writes docs/configuration.md from the models of the settings.
+# Writes docs/configuration.md and docs/proxy.schema.json from the models of the settings.
 reference: install
 	$(BIN)/python tests/configuration_page.py > docs/configuration.md
 	$(BIN)/python tests/metrics_page.py
 	$(BIN)/python tests/log_fields_page.py
+	$(BIN)/bucketfront config schema > docs/proxy.schema.json
 
 # The documentation as a site, in build/site. A link that leads nowhere is an error.
 $(SITE_STAMP): requirements-site.lock

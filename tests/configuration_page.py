@@ -3,24 +3,21 @@
 The text of a key is the docstring below its field, so that the models are the one source.
 """
 
-import ast
 import inspect
 import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 import yaml
-from pydantic import BaseModel
 
+from bucketfront.config.docstrings import texts_of
 from bucketfront.config.fields import sections_at
 from bucketfront.config.problems import Loc, variable_name
-from bucketfront.config.section import Section
 from bucketfront.config.settings import Settings
 
 _ANY_NAME = "NAME"  # stands for a name that the operator chooses
@@ -31,7 +28,7 @@ _INTRODUCTION = """\
 
 <!-- Made by `make reference` from the models in proxy/bucketfront/config/. Edit those, not this page. -->
 
-bucketfront reads its settings once, at the start, from a YAML file and from the environment:
+bucketfront reads its settings once, at the start, from a YAML file, from the environment, and from options:
 
 ```sh
 bucketfront serve -c proxy.yaml
@@ -41,9 +38,11 @@ The smallest file names one bucket. All other keys have defaults that suit a mac
 
 ```yaml
 mounts:
-  - path: /
-    bucket: my-bucket
+  - bucket: my-bucket
 ```
+
+`bucketfront serve --bucket my-bucket` and `BUCKETFRONT_MOUNTS__0__BUCKET=my-bucket` do the same without a file.
+`bucketfront init` writes a file with comments.
 
 `bucketfront check -c proxy.yaml` validates a file, and tries ports, files, disk and buckets.
 [proxy.yaml](../proxy.yaml) shows every key in its place.
@@ -53,6 +52,16 @@ mounts:
 **Errors.** A wrong file ends the start with status 2. The message names all problems at once, each with file, line,
 column and a fix: `proxy.yaml:12:3 cache.max_szie: unknown key. Did you mean max_size?` It never shows a value,
 because a value may be a secret.
+
+**Precedence.** An option of the command (`--bucket`, `--endpoint-url`, `--region`, `--port`, `--cache-dir`) takes
+precedence over the environment, the environment over the file, and the file over the default. `bucketfront config show
+--sources` prints each setting in force with its source; it never prints a secret. Without `-c` and without
+`BUCKETFRONT_CONFIG` the file is `proxy.yaml` in the working directory, and it may be missing. A file that is named must
+exist.
+
+**Editors.** [proxy.schema.json](proxy.schema.json) is the JSON Schema of the file, and `bucketfront config schema`
+prints it. The comment `# yaml-language-server: $schema=…` in the first line of a file names it for editors, which then
+complete the keys and mark mistakes.
 
 **Environment variables** take precedence over the file. The name of a variable is `BUCKETFRONT_` and the path of the
 key in capitals, with two underscores for each dot: `BUCKETFRONT_CACHE__MAX_SIZE=20GiB`. Items of lists have numbers:
@@ -196,7 +205,7 @@ def _keys_below(loc: Loc) -> Iterator[Key]:
     """Yield the keys below `loc`, or below the items of a list or mapping there. Each precedes the keys below it."""
     for at in (loc, (*loc, 0), (*loc, _ANY_NAME)):
         for model in sections_at(at):
-            texts = _texts(model)
+            texts = texts_of(model)
             defaults = model.model_construct().model_dump(mode="json")
             for name, field in model.model_fields.items():
                 default = None if field.is_required() else _as_yaml(defaults[name])
@@ -232,20 +241,6 @@ def _entry(key: Key) -> str:
 def _paragraphs(text: str) -> str:
     filled = [textwrap.fill(paragraph, _LINE_WIDTH, break_on_hyphens=False) for paragraph in text.split("\n\n")]
     return "\n\n".join(filled)
-
-
-def _texts(model: type[BaseModel]) -> dict[str, str]:
-    """Return the docstring below each field of a model, also of those that it inherits."""
-    texts: dict[str, str] = {}
-    for ancestor in (base for base in model.__mro__ if issubclass(base, Section)):
-        tree = ast.parse(textwrap.dedent(inspect.getsource(ancestor))).body[0]
-        assert isinstance(tree, ast.ClassDef)
-        for field, below in pairwise(tree.body):
-            if not (isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr)):
-                continue
-            if isinstance(below.value, ast.Constant):
-                texts.setdefault(ast.unparse(field.target), " ".join(str(below.value.value).split()))
-    return texts
 
 
 def _kind(annotation: Any, metadata: Any = ()) -> str:

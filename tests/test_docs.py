@@ -1,5 +1,6 @@
 """The documentation's links: files and anchors exist, and so does each invariant that the code names."""
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from configuration_page import Key, all_keys, page
 
 from bucketfront.admin.collectors.table import FAMILIES
 from bucketfront.config import loader
+from bucketfront.config.schema import schema
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -190,6 +192,14 @@ def test_log_fields_page_is_current() -> None:
     """The table of docs/log-fields.md is that of the access log."""
     text = log_fields_page.PAGE.read_text()
     assert text == log_fields_page.page(text), "docs/log-fields.md differs from the code: run `make reference`"
+
+
+def test_schema_is_current() -> None:
+    """docs/proxy.schema.json is what the models of the settings yield, and proxy.yaml names it for editors."""
+    is_current = json.loads((ROOT / "docs" / "proxy.schema.json").read_text()) == schema()
+    assert is_current, "docs/proxy.schema.json differs from the models: run `make reference` and commit the file"
+    first, *_ = (ROOT / "proxy.yaml").read_text().splitlines()
+    assert first == "# yaml-language-server: $schema=docs/proxy.schema.json"
 
 
 def test_every_key_has_a_text() -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -35,12 +34,11 @@ from bucketfront.config.loader import LoadedConfig
 from bucketfront.config.mount_areas import MountAreas
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
-from bucketfront.config.problems import Tree
 from bucketfront.config.settings import Settings
 from bucketfront.fair_share import FairShares, Resource, Shares
 from bucketfront.s3.accepted_codings import AcceptedCodings, Area
 from bucketfront.s3.client import S3Origin
-from bucketfront.s3.embedded.launcher import EmbeddedS3
+from bucketfront.s3.embedded.launcher import EXAMPLES, EmbeddedS3
 from bucketfront.s3.listing import list_objects
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
@@ -70,7 +68,6 @@ from bucketfront.warm.registry import JobRegistry
 
 SPLIT_DISTANCE_BYTES = 1 << 20  # a reader that is closer waits, because a request of its own costs more
 UPLOAD_STALL_TIMEOUT_S = 30.0  # added to the read timeout: how long an upload may make no progress
-EXAMPLES = Path(__file__).parents[2] / "examples" / "media"
 
 
 class App:
@@ -78,7 +75,7 @@ class App:
 
     `elapsed` is a clock in seconds that no operator can set. The cache derives its own time from both.
     `passed` are the sockets that systemd has passed. `read` reads the configuration again for a reload. Without it, a
-    reload reads only the files that the settings name.
+    reload reads only the files that the settings name. `loaded` has the places of the settings, for operators.
 
     As a context manager it serves requests inside the block, and is stopped after it. Raises ConfigError, StoreError
     (cache folder), OriginUnavailable (embedded S3), UnusableSetting (log, TLS), CannotListen. The constructor raises
@@ -92,6 +89,7 @@ class App:
         elapsed: Callable[[], float] = boottime,
         passed: PassedSockets | None = None,
         read: Callable[[], LoadedConfig] | None = None,
+        loaded: LoadedConfig | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
@@ -124,7 +122,8 @@ class App:
         self.warm_jobs: JobRegistry
         self.listener: Listener
         self.admin: Listener
-        self.reloader = Reloader(settings, read or (lambda: LoadedConfig(settings, Tree())), self._prepare, self.health)
+        loaded = loaded or LoadedConfig(settings)
+        self.reloader = Reloader(loaded, read or (lambda: loaded), self._prepare, self.health)
         self._codings = AcceptedCodings(settings.origin.accept_encoding, _areas(settings))
         self._admin: AdminServer
         self._server: Server | None = None
@@ -227,7 +226,14 @@ class App:
     async def _start_admin(self) -> None:
         live = LiveFigures(self.live_feed, self.cache, self.connection_limit, self.health, wall=self._clock)
         self._admin = build_admin(
-            self.settings, self.cache, self._registry, self.health, self.warm_jobs, self.reload, live
+            self.settings,
+            self.cache,
+            self._registry,
+            self.health,
+            self.warm_jobs,
+            self.reload,
+            live,
+            lambda: self.reloader.loaded.effective,
         )
         self.admin = self._admin.listener
         await self._start_listener(self.admin)
@@ -241,7 +247,7 @@ class App:
         endpoint = origin.endpoint_url
         if endpoint == "embedded":
             buckets = sorted({mount.bucket for mount in self.settings.mounts})
-            self.embedded = EmbeddedS3(buckets, seed=EXAMPLES if EXAMPLES.is_dir() else None)
+            self.embedded = EmbeddedS3(buckets, seed=EXAMPLES)
             await self._stack.enter_async_context(self.embedded)
             endpoint = self.embedded.endpoint_url
         settings = _with_demo_keys(origin) if self.embedded else origin
@@ -462,7 +468,7 @@ class Signals:
 
 async def serve(
     read: Callable[[], LoadedConfig],
-    settings: Settings,
+    loaded: LoadedConfig,
     announce: Callable[[App], None],
     signals: Signals,
     passed: PassedSockets | None = None,
@@ -470,10 +476,10 @@ async def serve(
     """Run until `signals.stop` is set. Calls `announce` once the proxy serves requests.
 
     Reopens the access log each time that `reopen` is set. Each time that `reload` is, the configuration that `read`
-    returns takes the place of `settings`.
+    returns takes the place of `loaded`.
     """
     descriptors.raise_limit()
-    app, tasks = App(settings, passed=passed, read=read), TaskSet()
+    app, tasks = App(loaded.settings, passed=passed, read=read, loaded=loaded), TaskSet()
     tasks.start(_obey(signals.reopen, app.reopen_log), name="reopen the access log")
     tasks.start(_reload(signals.reload, app), name="reload")
     try:

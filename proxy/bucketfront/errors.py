@@ -38,6 +38,10 @@ class ConfigError(ProxyError):
     """The configuration cannot be used. The message names file, line, key and the cure."""
 
 
+class NoMounts(ConfigError):
+    """No file, variable or option says what to serve."""
+
+
 class UnusableSetting(ConfigError):
     """A setting is well-formed, and this machine cannot fulfil it. `at` is its place in the configuration."""
 

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from bucketfront import __version__
 from bucketfront.admin import openapi
+from bucketfront.admin.configuration import Configurations, Effective
 from bucketfront.admin.connection import AdminConnection
 from bucketfront.admin.entries import Entries
 from bucketfront.admin.events import Events
@@ -74,6 +75,7 @@ class AdminApplication:
         warm_jobs: JobRegistry,
         reload: Reload,
         live: LiveFigures,
+        effective: Effective,
     ) -> None:
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
         self._cache = cache
@@ -82,6 +84,7 @@ class AdminApplication:
         self._warm_jobs = warm_jobs
         self._reload = reload
         self._live = live
+        self._effective = effective
         self.adopt(settings)
 
     def adopt(self, settings: Settings) -> None:
@@ -102,6 +105,7 @@ class AdminApplication:
             **Warming(self._warm_jobs, frozenset(settings.server.names)).handlers,
             **Jobs(self._warm_jobs).handlers,
             **Exports(self._cache, router).handlers,
+            **Configurations(self._effective).handlers,
             **Reloading(self._reload).handlers,
             **Events(self._live).handlers,
             "/openapi.json": self._openapi,
@@ -189,9 +193,10 @@ def build_admin(
     warm_jobs: JobRegistry,
     reload: Reload,
     live: LiveFigures,
+    effective: Effective,
 ) -> AdminServer:
     """Return the server for operators. Raises UnusableSetting."""
-    application = AdminApplication(settings, cache, registry, health, warm_jobs, reload, live)
+    application = AdminApplication(settings, cache, registry, health, warm_jobs, reload, live, effective)
     most = max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, descriptors.limit() // DESCRIPTORS_SHARE))
     limit = ConnectionLimit(most, min_idle=0.0)
     connections = _AdminConnections(

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bucketfront.admin import (
+    configuration,
     entries,
     events,
     explanations,
@@ -30,6 +31,7 @@ OPERATIONS: Mapping[str, Operation] = {
     **fills.OPERATIONS,
     **entries.OPERATIONS,
     **explanations.OPERATIONS,
+    **configuration.OPERATIONS,
     **purges.OPERATIONS,
     **warming.OPERATIONS,
     **jobs.OPERATIONS,

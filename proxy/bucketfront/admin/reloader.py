@@ -75,8 +75,11 @@ class Reloader:
     `started` is set once the proxy serves: a reload that is asked for before waits.
     """
 
-    def __init__(self, settings: Settings, read: Callable[[], LoadedConfig], prepare: Prepare, health: Health) -> None:
-        self._settings = settings
+    def __init__(
+        self, loaded: LoadedConfig, read: Callable[[], LoadedConfig], prepare: Prepare, health: Health
+    ) -> None:
+        self.loaded = loaded
+        """The configuration in force."""
         self._read = read
         self._prepare = prepare
         self._health = health
@@ -102,7 +105,7 @@ class Reloader:
             loaded = await asyncio.to_thread(self._read)
         except ConfigError as error:
             return ReloadOutcome(ReloadVerdict.INVALID, problems=tuple(str(error).splitlines()))
-        changed = changes(self._settings, loaded.settings)
+        changed = changes(self.loaded.settings, loaded.settings)
         names = tuple(map(dotted, changed))
         if refused := [line for at in changed if (line := _refusal(loaded, at)) is not None]:
             return ReloadOutcome(ReloadVerdict.NEEDS_RESTART, names, tuple(refused))
@@ -123,7 +126,7 @@ class Reloader:
             await renewal.discard()
             return _STOPPING
         renewal.apply()
-        self._settings = loaded.settings
+        self.loaded = loaded
         return ReloadOutcome(ReloadVerdict.RELOADED, names, warnings=tuple(loaded.warnings))
 
 

@@ -2,10 +2,29 @@
 than 150 ms.
 """
 
+import sys
+
 import click
 
 from bucketfront import __version__
-from bucketfront.cli import check, explain, export, import_, purge, reload, serve, sign, stats, verify, warm
+from bucketfront.cli import (
+    check,
+    config,
+    demo,
+    explain,
+    export,
+    healthcheck,
+    import_,
+    init,
+    purge,
+    reload,
+    serve,
+    sign,
+    stats,
+    verify,
+    warm,
+)
+from bucketfront.cli.failure import fail
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,14 +32,22 @@ from bucketfront.cli import check, explain, export, import_, purge, reload, serv
 def main() -> None:
     """bucketfront: a caching reverse proxy for S3.
 
+    To begin: `bucketfront serve --bucket NAME`, `bucketfront init` or `bucketfront demo`.
+
     Exit status: 0 fine, 1 failed, 2 wrong use or configuration.
     """
+    if sys.platform == "win32":
+        fail("bucketfront does not run on Windows itself: run it in WSL 2 or in a Linux container")
 
 
 main.add_command(check.check)
+main.add_command(config.config)
+main.add_command(demo.demo)
 main.add_command(explain.explain)
 main.add_command(export.export)
+main.add_command(healthcheck.healthcheck)
 main.add_command(import_.import_)
+main.add_command(init.init)
 main.add_command(purge.purge)
 main.add_command(reload.reload)
 main.add_command(serve.serve)

@@ -9,11 +9,13 @@ from bucketfront.cli.failure import fail
 
 if TYPE_CHECKING:
     import ssl
+    import urllib.request
 
     from bucketfront.config.settings import Settings
 
-
 TIMEOUT_S = 30.0
+
+_MAX_PROBE_BYTES = 4096  # `/readyz` has a line for each kind of failure
 
 
 def call_admin(
@@ -31,22 +33,15 @@ def call_admin(
     import urllib.error
     import urllib.request
 
-    from bucketfront.config.listen_host import in_url, reachable
-
-    admin = settings.admin
-    scheme = "http" if admin.tls is None else "https"
-    url = f"{scheme}://{in_url(reachable(admin.host), admin.port)}{path}"
+    url = f"{_address(settings)}{path}"
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, method=method, data=content)  # noqa: S310 - http or https
     request.add_header("Content-Type", "application/json")
-    if admin.token is not None:
-        request.add_header("Authorization", f"Bearer {admin.token.get_secret_value()}")
+    token = settings.admin.token
+    if token is not None:
+        request.add_header("Authorization", f"Bearer {token.get_secret_value()}")
     try:
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-        if admin.tls is not None:
-            handlers.append(urllib.request.HTTPSHandler(context=_trusting(admin.tls.certificate)))
-        opener = urllib.request.build_opener(*handlers)
-        with opener.open(request, timeout=timeout) as response:
+        with _opener(settings).open(request, timeout=timeout) as response:
             found: dict[str, Any] = json.load(response)
             return found
     except urllib.error.HTTPError as error:
@@ -57,6 +52,46 @@ def call_admin(
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         fail(f"no answer from {url}: {reason}. Is the proxy running with this configuration?")
+
+
+def probe(settings: "Settings", path: str, timeout_s: float) -> tuple[bool, str]:
+    """Return whether the probe at `path` succeeds, and its text or the reason why there is none. Sends no token."""
+    import http.client
+    import urllib.error
+
+    url = f"{_address(settings)}{path}"
+    try:
+        with _opener(settings).open(url, timeout=timeout_s) as response:
+            return True, _text(response.read(_MAX_PROBE_BYTES))
+    except urllib.error.HTTPError as error:
+        return False, f"{url} answered {error.code}: {_text(error.read(_MAX_PROBE_BYTES))}"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return False, f"no answer from {url}: {getattr(error, 'reason', error)}"
+
+
+def _text(content: bytes) -> str:
+    return content.decode(errors="replace").strip()
+
+
+def _address(settings: "Settings") -> str:
+    """Return the URL of the admin port."""
+    from bucketfront.config.listen_host import in_url, reachable
+
+    admin = settings.admin
+    if admin.port == 0:
+        fail("admin.port is 0, so its number is known only to the proxy: set a port, or BUCKETFRONT_ADMIN__PORT")
+    scheme = "http" if admin.tls is None else "https"
+    return f"{scheme}://{in_url(reachable(admin.host), admin.port)}"
+
+
+def _opener(settings: "Settings") -> "urllib.request.OpenerDirector":
+    """Return what opens URLs of the admin port: past all proxies of the environment, and by its own certificate."""
+    import urllib.request
+
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if settings.admin.tls is not None:
+        handlers.append(urllib.request.HTTPSHandler(context=_trusting(settings.admin.tls.certificate)))
+    return urllib.request.build_opener(*handlers)
 
 
 def _trusting(certificate: Path) -> "ssl.SSLContext":

@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from bucketfront.cli.failure import FAILED
-from bucketfront.cli.options import config_option, json_option, load
+from bucketfront.cli.options import config_option, json_option, load, setting_options
 
 _VERDICTS = {"fine": "ok  ", "warning": "WARN", "failed": "FAIL"}
 
 
 @click.command()
 @config_option
+@setting_options
 @json_option
 def check(config: Path, *, as_json: bool) -> None:
     """Try all that `serve` takes: configuration, files, ports, disk, origin, buckets. Prints one line for each.
@@ -24,7 +25,7 @@ def check(config: Path, *, as_json: bool) -> None:
     import asyncio
     import logging
 
-    loaded = load(config, as_json=as_json)
+    loaded = load(config, as_json=as_json, needs_mounts=True)
     # The results have the reason why requests fail. Only an object that is left behind is reported by its own warning.
     for name in ("botocore", "aiobotocore", "bucketfront"):
         logging.getLogger(name).setLevel(logging.ERROR)

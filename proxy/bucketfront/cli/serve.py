@@ -7,41 +7,56 @@ import click
 
 from bucketfront import __version__
 from bucketfront.cli.failure import FAILED, WRONG_USE, fail
-from bucketfront.cli.options import config_option, load
+from bucketfront.cli.options import config_option, load, reader, setting_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bucketfront.app import App
     from bucketfront.config.loader import LoadedConfig
-    from bucketfront.config.settings import Settings
 
 STOP_TIMEOUT_S = 45.0  # for a stop, of which running requests have 25; then the process ends like after kill -9
+
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Log what the cache does, to standard error: log.level is info."
+)
 
 
 @click.command()
 @config_option
-@click.option("-v", "--verbose", is_flag=True, help="Log what the cache does, to standard error: log.level is info.")
+@setting_options
+@verbose_option
 def serve(config: Path, *, verbose: bool) -> None:
-    """Run the proxy until SIGINT or SIGTERM. SIGUSR1 reopens the access log, SIGHUP reads the configuration again."""
-    _block_signals()
+    """Run the proxy until SIGINT or SIGTERM.
+
+    SIGUSR1 reopens the access log, and SIGHUP reads the configuration again. Options take precedence over the
+    environment, that over the file, and the file over the defaults. Without a file --bucket suffices.
+
+    Exit status: 0 after a stop in order, 1 if the start failed or the stop took too long, 2 for a wrong configuration.
+    """
+    block_signals()
+    run(load(config, needs_mounts=True), reader(config, needs_mounts=True), verbose=verbose)
+
+
+def run(loaded: "LoadedConfig", read: "Callable[[], LoadedConfig]", *, verbose: bool) -> None:
+    """Run the proxy until it is stopped, or end with the reason why it cannot run. Call `block_signals` before.
+
+    `read` reads the configuration again, for a reload.
+    """
     import asyncio
     import logging
-    import os
 
     from bucketfront import process_log
 
-    loaded = load(config)
     process_log.apply(loaded.settings.log, is_verbose=verbose)
     for text in loaded.warnings:
         logging.getLogger("bucketfront").warning("%s", text)
-    from bucketfront.config.loader import load_with_places
     from bucketfront.errors import CannotListen, ProxyError, UnusableSetting
     from bucketfront.server.http1.event_loop import new_event_loop
 
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(loaded.settings, lambda: load_with_places(config, os.environ)))
+            runner.run(_serve(loaded, read))
     except CannotListen as error:
         fail(loaded.explain(error))
     except UnusableSetting as error:
@@ -52,7 +67,7 @@ def serve(config: Path, *, verbose: bool) -> None:
         fail(f"cannot start: {error}")
 
 
-def _block_signals() -> None:
+def block_signals() -> None:
     """Block SIGHUP, SIGUSR1 and SIGUSR2 in this thread, and in the threads and processes that it starts.
 
     A blocked signal ends no process, neither during the start and the stop nor in between. `_take_signals` takes them.
@@ -63,7 +78,7 @@ def _block_signals() -> None:
 
 
 def _take_signals(reopen: "Callable[[], None]", reload: "Callable[[], None]") -> None:
-    """Take the signals that `_block_signals` blocks, for as long as the process runs.
+    """Take the signals that `block_signals` blocks, for as long as the process runs.
 
     SIGUSR1 calls `reopen`, and SIGHUP `reload`.
 
@@ -84,7 +99,7 @@ def _take_signals(reopen: "Callable[[], None]", reload: "Callable[[], None]") ->
             log.warning("SIGUSR2 has no meaning here, and nothing has changed")
 
 
-async def _serve(settings: "Settings", read: "Callable[[], LoadedConfig]") -> None:
+async def _serve(loaded: "LoadedConfig", read: "Callable[[], LoadedConfig]") -> None:
     import asyncio
     import contextlib
     import os
@@ -92,7 +107,7 @@ async def _serve(settings: "Settings", read: "Callable[[], LoadedConfig]") -> No
     import threading
 
     from bucketfront.app import Signals
-    from bucketfront.app import serve as run
+    from bucketfront.app import serve as run_app
     from bucketfront.server.http1.passed_sockets import PassedSockets
 
     passed = PassedSockets.take(os.environ, os.getpid())
@@ -114,7 +129,7 @@ async def _serve(settings: "Settings", read: "Callable[[], LoadedConfig]") -> No
         loop.add_signal_handler(number, begin_to_stop)
     handlers = (lambda: set_in_loop(signals.reopen)), (lambda: set_in_loop(signals.reload))
     threading.Thread(target=_take_signals, args=handlers, name="signals", daemon=True).start()
-    await run(read, settings, _announce, signals, passed)
+    await run_app(read, loaded, _announce, signals, passed)
 
 
 def _end() -> None:
@@ -134,6 +149,7 @@ def _announce(app: "App") -> None:
     A process log of JSON lines gets them as one of its lines.
     """
     from bucketfront import process_log
+    from bucketfront.config.quantities import format_size
 
     if app.settings.log.format == "json":
         facts = {
@@ -152,13 +168,14 @@ def _announce(app: "App") -> None:
         *(f"  clients  {description}" for description in app.listener.descriptions),
         *(f"  admin    {description}" for description in app.admin.descriptions),
     ]
+    lines.append(f"  cache    {app.settings.cache.dir.absolute()}, at most {format_size(app.settings.cache.max_size)}")
     if app.embedded is not None:
         lines += [
-            f"  origin   embedded S3, in memory, at {app.embedded.endpoint_url}; seeded from examples/media",
+            f"  origin   embedded S3, in memory, at {app.embedded.endpoint_url}; it has the example media",
             "try",
             f"  curl -I {url}sample.mp4",
             f"  curl -r 0-99 -o /dev/null -D - {url}sample.mp4",
-            f"  curl -T README.md {url}hello.md",
+            f"  curl -X PUT -H 'Content-Type: text/plain' -d hello {url}hello.txt",
         ]
         lines += [f"and in a browser {url}index.html"] if app.address.startswith("http") else []
     else:

@@ -1,7 +1,10 @@
-"""Apply the environment to the file's settings: `BUCKETFRONT_A__B=…` over `a: {b: …}`, and `${VAR}` inside values."""
+"""Apply the environment and the options of a command to the file's settings.
+
+`BUCKETFRONT_A__B=…` takes precedence over `a: {b: …}`, and an option over both. `${VAR}` inside a value is replaced.
+"""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from types import NoneType
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from bucketfront.config.fields import keys_below, nearest, takes_items, takes_keys, types_at
-from bucketfront.config.problems import PREFIX, Loc, Place, Source, Tree, variable_name
+from bucketfront.config.problems import PREFIX, Loc, Place, Source, SourceKind, Tree, variable_name
 from bucketfront.config.yaml import YamlError, compose, is_sound
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)\})?")
@@ -37,24 +40,36 @@ def substitute(text: str, environ: Mapping[str, str]) -> str:
     return _REFERENCE.sub(lambda match: "${" if match[0] == "$${" else environ[match[1]], text)
 
 
-def override(tree: Tree, environ: Mapping[str, str]) -> None:
-    """Replace values in `tree` by those of variables: shallow ones first, list items in order."""
+def variables(environ: Mapping[str, str]) -> list[Source]:
+    """Return the variables that are meant for bucketfront."""
+    return [
+        Source(name, value, SourceKind.VARIABLE, loc)
+        for name, value in environ.items()
+        if (loc := _location(name, value)) is not None
+    ]
+
+
+def override(tree: Tree, sources: Iterable[Source]) -> None:
+    """Replace values in `tree` by those of variables or options: shallow ones first, list items in order."""
     seen: dict[Loc, str] = {}
-    named = [(loc, name) for name in environ if (loc := _location(name, environ[name])) is not None]
-    for loc, name in sorted(named, key=lambda pair: (len(pair[0]), [(isinstance(p, str), p) for p in pair[0]])):
-        place = Place(Source(name, environ[name], is_variable=True))
+    for source in sorted(sources, key=_depth_first):
+        loc, place = source.loc, Place(source)
         if not types_at(loc):
             tree.problem(loc, _unknown_variable(loc), place)
-        elif seen.setdefault(loc, name) != name:
+        elif seen.setdefault(loc, source.name) != source.name:
             tree.problem(loc, f"set twice, as {seen[loc]} too", place)
         else:
             try:
-                container = _open_container(tree, loc)
+                container = _open_container(tree, source)
             except ValueError as error:
                 tree.problem(loc, str(error), place)
             else:
                 tree.values[loc] = place
                 _put(container, loc[-1], _value(tree, loc, place))
+
+
+def _depth_first(source: Source) -> tuple[int, list[tuple[bool, str | int]]]:
+    return len(source.loc), [(isinstance(part, str), part) for part in source.loc]
 
 
 def _location(name: str, value: str) -> Loc | None:
@@ -120,9 +135,10 @@ def _with_numbers(name: str, given: str) -> str:
     return re.sub(r"(?<=__)0(?=__|$)", lambda _: next(numbers, "0"), name)
 
 
-def _open_container(tree: Tree, loc: Loc) -> Any:
-    """Return the container of `loc`, and remove its old value. Missing containers are added. Raises ValueError."""
+def _open_container(tree: Tree, source: Source) -> Any:
+    """Return the container of the setting, and remove its old value. Adds missing containers. Raises ValueError."""
     container: Any = tree.data
+    loc = source.loc
     for end, part in enumerate(loc, start=1):
         if isinstance(part, int) and part > len(container):
             raise ValueError(f"the list has {len(container)} items: number {len(container)} is the next one")
@@ -132,7 +148,7 @@ def _open_container(tree: Tree, loc: Loc) -> Any:
         wanted = list if isinstance(loc[end], int) else dict
         if not isinstance(child, wanted):
             place = tree.values.get(loc[:end])
-            if place is not None and place.source.is_variable:
+            if place is not None and place.source.kind is source.kind:
                 raise ValueError(f"contradicts {place}")
             tree.forget(loc[:end])
             child = wanted()

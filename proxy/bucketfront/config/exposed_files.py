@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from bucketfront.config.access_settings import BasicSettings, token_lines
-from bucketfront.config.problems import Loc, Tree
+from bucketfront.config.problems import Loc, SourceKind, Tree
 from bucketfront.config.secret_file import SecretFile
 from bucketfront.config.section import Section
 from bucketfront.config.settings import Settings
@@ -30,7 +30,7 @@ def exposed_files(settings: Settings, tree: Tree) -> Iterator[tuple[Loc, str]]:
         if isinstance(path, Path) and (message := _exposed(path)) is not None:
             yield at, message
     place = tree.place(())
-    if place is None or place.source.is_variable:
+    if place is None or place.source.kind is not SourceKind.FILE:
         return
     inline = (text for _, value in secrets if isinstance(value, SecretStr) for text in _inline(value))
     if any(text in place.source.text for text in inline) and (message := _exposed(Path(place.source.name))) is not None:

@@ -1,20 +1,21 @@
-"""Load `Settings` from `proxy.yaml` and the environment, and name every problem by its place.
+"""Load `Settings` from `proxy.yaml`, the environment and options, and name every problem by its place.
 
 - All problems are reported at once. A later stage does not report a value that an earlier one refused.
-- The environment takes precedence over the file, and the file over the defaults.
+- The options of a command take precedence over the environment, that over the file, and the file over the defaults.
 - No message holds a secret (docs/invariants.md#secrets-stay-in).
 - Any bytes at all yield `Settings` or a `ConfigError`.
 """
 
 import codecs
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
-from bucketfront.config.environment import override, substitute
+from bucketfront.config.effective import EffectiveSetting, effective_settings
+from bucketfront.config.environment import override, substitute, variables
 from bucketfront.config.exposed_files import exposed_files
 from bucketfront.config.fields import types_at
 from bucketfront.config.problems import Loc, Place, Problem, Source, Tree, report
@@ -23,11 +24,12 @@ from bucketfront.config.settings import Settings
 from bucketfront.config.suspicions import suspicions
 from bucketfront.config.validation import validate
 from bucketfront.config.yaml import YamlError, compose
-from bucketfront.errors import ConfigError, UnusableSetting
+from bucketfront.errors import ConfigError, NoMounts, UnusableSetting
 
 MAX_FILE_BYTES = 1 << 20  # far more than all keys need: a larger file was named by mistake
 
 _FILE = "file:"
+_STAND_IN = "no-bucket-is-named"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,18 @@ class LoadedConfig:
     """Settings, and where each of them was written."""
 
     settings: Settings
-    _tree: Tree
+    _tree: Tree = field(default_factory=Tree)
 
     @property
     def warnings(self) -> list[str]:
         """Return what is permitted and probably not meant, with its place."""
         found = (*suspicions(self.settings), *exposed_files(self.settings, self._tree))
         return [str(Problem(at, message, self._tree.place(at))) for at, message in found]
+
+    @property
+    def effective(self) -> list[EffectiveSetting]:
+        """Return all settings in force without their secrets, each with its source."""
+        return effective_settings(self.settings, self._tree)
 
     def explain(self, error: UnusableSetting) -> str:
         """Return the message of an error with the place of its setting, as `proxy.yaml:12:3 access_log.path: …`."""
@@ -56,20 +63,31 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     return load_with_places(path, environ).settings
 
 
-def load_with_places(path: Path | None, environ: Mapping[str, str]) -> LoadedConfig:
+def load_with_places(
+    path: Path | None, environ: Mapping[str, str], options: Sequence[Source] = (), *, needs_mounts: bool = True
+) -> LoadedConfig:
     """Return the settings as `load`, and remember their places for errors that show only later.
 
+    `options` are those of a command. Without a file, `needs_mounts=False` lets the mounts be missing, for commands
+    that need other settings only. Then a mount stands in that names no bucket of anybody.
+
     Raises ConfigError with all problems, one a line: `proxy.yaml:12:3 cache.max_szie: unknown key. Did you mean
-    max_size?` for the file, `BUCKETFRONT_X__Y: …` for variables.
+    max_size?` for the file, `BUCKETFRONT_X__Y: …` for variables, `--x: …` for options. It is NoMounts if neither
+    a file nor a variable nor an option names a mount.
     """
     tree = Tree()
     if path is not None:
         _load_file(Source(str(path), _read(path)), tree, environ)
-    override(tree, environ)
+    override(tree, variables(environ))
+    override(tree, options)
+    lacks_mounts = path is None and "mounts" not in tree.data
+    if lacks_mounts and not needs_mounts:
+        tree.data["mounts"] = [{"bucket": _STAND_IN}]
     _read_secrets(tree, tree.data, ())
     settings = validate(tree)
     if settings is None:
-        raise ConfigError(report(tree.all_problems()))
+        text = report(tree.all_problems())
+        raise NoMounts(text) if lacks_mounts and needs_mounts else ConfigError(text)
     return LoadedConfig(settings, tree)
 
 

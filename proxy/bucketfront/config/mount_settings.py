@@ -47,7 +47,7 @@ class MountSettings(Section):
     If several mounts fit a request, the one with the longest path serves it.
     """
 
-    path: MountPath = Field(examples=["/videos/"])
+    path: MountPath = Field(default="/", examples=["/videos/"])
     """URL path of the mount, percent-decoded. A missing `/` at its end is added. A GET without that `/`
     gets 308 to the mount, unless another mount serves the path. A GET with needless escapes in that path gets 308 as
     well, and other requests with them get 400."""

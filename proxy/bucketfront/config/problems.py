@@ -7,6 +7,7 @@ so that secrets stay in (docs/invariants.md#secrets-stay-in). A key that may be 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 PREFIX = "BUCKETFRONT_"
@@ -22,13 +23,30 @@ UNUSABLE = object()
 """Replaces a value whose problem is already reported. It fits no type."""
 
 
+class SourceKind(Enum):
+    """Where a setting can come from. Each kind takes precedence over those above it."""
+
+    DEFAULT = "default"
+    FILE = "file"
+    VARIABLE = "variable"
+    OPTION = "option"
+
+    @property
+    def precedence(self) -> int:
+        return list(SourceKind).index(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A text with settings, and its name in messages: the path of a file or the name of a variable."""
+    """A text with settings, and its name in messages: the path of a file, or the name of a variable or an option.
+
+    `loc` is the setting that a variable or an option sets.
+    """
 
     name: str
     text: str
-    is_variable: bool = False
+    kind: SourceKind = SourceKind.FILE
+    loc: Loc = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +58,14 @@ class Place:
     column: int = 0
 
     def __str__(self) -> str:
-        if self.source.is_variable:
+        if self.source.kind is not SourceKind.FILE:
             return self.source.name
         return f"{self.source.name}:{self.line + 1}:{self.column + 1}"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to fix. `place` is missing if neither the file nor a variable caused it."""
+    """One thing to fix. `place` is missing if no file, variable or option caused it."""
 
     loc: Loc
     message: str
@@ -59,17 +77,16 @@ class Problem:
             name = f"{dotted(self.loc[:-1])}.…"
         if self.place is None:
             return f"{name}: {self.message}"
-        if self.place.source.is_variable:
-            names_itself = variable_name(self.loc) == self.place.source.name.upper()
-            return f"{self.place}: {'' if names_itself else f'{name}: '}{self.message}"
+        if self.place.source.kind is not SourceKind.FILE:
+            return f"{self.place}: {'' if self.loc == self.place.source.loc else f'{name}: '}{self.message}"
         return f"{self.place} {f'{name}: ' if name else ''}{self.message}"
 
     @property
     def rank(self) -> tuple[int, int, int, str]:
-        """Return the sort key: problems of the file from top to bottom, then those of variables."""
+        """Return the sort key: problems of the file from top to bottom, then those of variables and of options."""
         if self.place is None:
-            return (2, 0, 0, "")
-        return (self.place.source.is_variable, self.place.line, self.place.column, self.place.source.name)
+            return (len(SourceKind), 0, 0, "")
+        return (self.place.source.kind.precedence, self.place.line, self.place.column, self.place.source.name)
 
 
 @dataclass(slots=True)
@@ -122,6 +139,7 @@ def variable_name(loc: Loc) -> str:
 
 
 def dotted(loc: Loc) -> str:
+    """Return the name of a setting in messages, such as `mounts[0].bucket`."""
     text = ""
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{_shown_name(part)}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 MAX_SIZE_BYTES = (1 << 63) - 1  # the largest file offset and SQLite integer
@@ -202,18 +202,44 @@ def _measure(text: str, units: Mapping[str, int], fixes: Mapping[str, str], usag
     return amount
 
 
+# What an editor takes. A text with a `${VAR}` may become anything.
+_AMOUNT, _SIZE_UNIT, _REFERENCE = r"[0-9]+(\.[0-9]+)?", "(TiB|GiB|MiB|KiB|TB|GB|MB|KB|kB|B)?", r"\$\{"
+_SIZE_SCHEMA = {"type": ["integer", "string"], "minimum": 0, "pattern": f"^{_AMOUNT}{_SIZE_UNIT}$|{_REFERENCE}"}
+_DURATION_SCHEMA = {
+    "type": ["integer", "string"], "maximum": 0, "minimum": 0, "pattern": f"^({_AMOUNT}(d|h|m|s|ms)|0)$|{_REFERENCE}",
+}  # fmt: skip
+_PERCENT_SCHEMA = {"type": "string", "pattern": f"^{_AMOUNT}%$|{_REFERENCE}"}
+_SHARE_SCHEMA = {**_SIZE_SCHEMA, "pattern": f"^{_AMOUNT}(%|{_SIZE_UNIT})$|{_REFERENCE}"}
+
 # The string in each `Annotated` names the type in docs/configuration.md.
-Size = Annotated[int, "size", BeforeValidator(parse_size), PlainSerializer(format_size, when_used="json")]
+Size = Annotated[
+    int,
+    "size",
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, when_used="json"),
+    WithJsonSchema(_SIZE_SCHEMA, mode="validation"),
+]
 Duration = Annotated[
-    float, "duration", BeforeValidator(parse_duration), PlainSerializer(format_duration, when_used="json")
+    float,
+    "duration",
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, when_used="json"),
+    WithJsonSchema(_DURATION_SCHEMA, mode="validation"),
 ]
 Share = Annotated[
     Percent | int,
     "size or percentage",
     PlainValidator(parse_share),
     PlainSerializer(format_share, when_used="json"),
+    WithJsonSchema(_SHARE_SCHEMA, mode="validation"),
 ]
-Percentage = Annotated[Percent, "percentage", PlainValidator(parse_percentage), PlainSerializer(str, when_used="json")]
+Percentage = Annotated[
+    Percent,
+    "percentage",
+    PlainValidator(parse_percentage),
+    PlainSerializer(str, when_used="json"),
+    WithJsonSchema(_PERCENT_SCHEMA, mode="validation"),
+]
 WholeNumber = Annotated[int, "whole number", BeforeValidator(parse_whole_number)]
 Port = Annotated[WholeNumber, Field(ge=0, le=65535)]
 Flag = Annotated[bool, "`true` or `false`", BeforeValidator(parse_flag)]

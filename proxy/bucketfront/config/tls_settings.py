@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from bucketfront.config.quantities import Duration, Flag
 from bucketfront.config.section import Section
@@ -22,7 +22,11 @@ def _version(given: object) -> object:
     return str(given) if isinstance(given, float) else given  # YAML takes it for a number without quotes
 
 
-Version = Annotated[Literal["1.2", "1.3"], BeforeValidator(_version)]
+Version = Annotated[
+    Literal["1.2", "1.3"],
+    BeforeValidator(_version),
+    WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3]}, mode="validation"),
+]
 Ciphers = Annotated[str, "ciphers", AfterValidator(_ciphers)]
 
 

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S = 20.0  # until the child listens and is seeded; half a second suffices on an idle core
 STOP_STEP_S = 1.5  # for each of: end of stdin, SIGTERM, SIGKILL
 
+EXAMPLES = Path(__file__).with_name("media")
+"""A seed for people: a page with a video as MP4 and as HLS, and a page that uploads."""
+
 _SERVER = Path(__file__).with_name("moto_server.py")
 _STDERR_BYTES = 4096  # of the child's stderr, kept for the error message
 CURE = "the embedded S3 needs moto's server: pip install 'bucketfront[demo]'"
