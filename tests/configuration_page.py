@@ -168,6 +168,13 @@ log:
   level: info
   format: json
 """,
+    "pricing": """\
+pricing:
+  currency: USD
+  per_1000_gets: 0.0004
+  per_1000_puts: 0.005
+  per_gb_out: 0.09
+""",
 }
 
 

@@ -232,6 +232,10 @@ def test_purge_and_stats(run: Run, served: Served) -> None:
 
     assert entries() == 3
     result = run("stats", "-c", served.config, env=served.environment)
+    assert re.search(r"^read by clients +\d+ ", result.output, re.MULTILINE)
+    assert "cache: 3 objects" in result.output
+    assert "entries" not in result.output
+    result = run("stats", "--counters", "-c", served.config, env=served.environment)
     assert re.search(r"^entries +3$", result.output, re.MULTILINE)
     result = run("purge", "/index.html", "/never", "-c", served.config, env=served.environment)
     assert (result.exit_code, result.output) == (0, "1 purged\n")

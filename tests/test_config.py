@@ -619,6 +619,36 @@ def test_another_s3_may_have_names_that_aws_reserves(loads: Loads) -> None:
     assert loads(text).mounts[0].bucket == "mine--usw2-az1--x-s3"
 
 
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("pricing: {per_1000_gets: 0.0004}", "pricing: needs per_1000_gets, per_1000_puts and per_gb_out"),
+        ("pricing: {currency: dollars}", "pricing.currency: must be a currency in three capital letters"),
+        ("pricing: {per_gb_out: -1}", "pricing.per_gb_out: must be from 0 to"),
+        ("pricing: {per_gb_out: .inf}", "pricing.per_gb_out: must be a price"),
+        ("pricing: {per_gb_out: .nan}", "pricing.per_gb_out: must be a price"),
+        ("pricing: {per_gb_out: cheap}", "pricing.per_gb_out: must be a price"),
+        ("pricing: {per_gb_out: true}", "pricing.per_gb_out: must be a price"),
+    ],
+)
+def test_bad_prices_are_refused(refuses: Refuses, text: str, where: str) -> None:
+    """A price is an amount of at least zero. Either all three are known, or none."""
+    assert where in refuses(f"mounts: [{{path: /, bucket: b}}]\n{text}")
+
+
+def test_prices(loads: Loads) -> None:
+    """Prices come from numbers and from text, and a mount may have its own."""
+    prices = "per_1000_gets: 0, per_1000_puts: 0.005, per_gb_out: 0.09"
+    settings = loads(
+        f"mounts: [{{path: /, bucket: b, pricing: {{{prices}}}}}]\npricing: {{{prices}}}",
+        {"BUCKETFRONT_PRICING__PER_GB_OUT": "0.12", "BUCKETFRONT_PRICING__CURRENCY": "EUR"},
+    )
+    assert (settings.pricing.per_1000_gets, settings.pricing.per_gb_out, settings.pricing.currency) == (0, 0.12, "EUR")
+    assert settings.mounts[0].pricing is not None
+    assert settings.mounts[0].pricing.per_gb_out == 0.09
+    assert loads("mounts: [{path: /, bucket: b}]").pricing.per_gb_out is None
+
+
 @pytest.mark.parametrize(("prefix", "count"), [("foo", 1), ("foo/", 0), ("foo-", 0), ("", 0)])
 def test_a_prefix_without_a_slash_is_warned_about(loads: Loads, prefix: str, count: int) -> None:
     """A prefix that would join its last name with the path is reported at its line, with the cure."""

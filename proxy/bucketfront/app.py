@@ -20,13 +20,16 @@ from bucketfront.admin.api import AdminServer, build_admin
 from bucketfront.admin.collectors.cache_collector import CacheCollector
 from bucketfront.admin.collectors.origin_collector import OriginCollector
 from bucketfront.admin.collectors.process_collector import HealthCollector, LoopLag
+from bucketfront.admin.collectors.removal_collector import RemovalCollector
 from bucketfront.admin.collectors.server_collector import ServerCollector
+from bucketfront.admin.collectors.summary_collector import SummaryCollector
 from bucketfront.admin.collectors.tls_collector import TlsCollector
 from bucketfront.admin.collectors.traffic_collector import TrafficCollector
 from bucketfront.admin.collectors.upload_collector import UploadCollector
 from bucketfront.admin.health import Health, Phase
 from bucketfront.admin.live_figures import LiveFigures
 from bucketfront.admin.reloader import Reloader, ReloadOutcome
+from bucketfront.admin.summary import Summary
 from bucketfront.admin.watches import watches
 from bucketfront.cache import Cache, CacheAssembly, CacheOptions, boot_id, boottime, open_cache
 from bucketfront.config.freshness_policy import FreshnessPolicy
@@ -57,6 +60,7 @@ from bucketfront.server.server import Server, ServerParts, build_generation, bui
 from bucketfront.server.telemetry.access_log import AccessLog, open_access_log
 from bucketfront.server.telemetry.live_feed import LiveFeed
 from bucketfront.server.telemetry.logged_fields import names_of
+from bucketfront.server.telemetry.sizing import SizingCurve
 from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.task_set import TaskSet
 from bucketfront.troubles import Troubles
@@ -127,6 +131,7 @@ class App:
         self._codings = AcceptedCodings(settings.origin.accept_encoding, _areas(settings))
         self._admin: AdminServer
         self._server: Server | None = None
+        self._summary: Summary
         self._parts: ServerParts
 
     @property
@@ -160,19 +165,21 @@ class App:
 
     async def _start(self) -> None:
         settings, registry = self.settings, self._registry
-        logged = names_of(settings.access_log.fields)
-        log = open_access_log(settings.access_log)
-        self.telemetry = Telemetry(registry, log, self._clock, logged, self.live_feed.add)
+        self.telemetry = Telemetry(
+            registry,
+            open_access_log(settings.access_log),
+            self._clock,
+            names_of(settings.access_log.fields),
+            self.live_feed.add,
+            SizingCurve(settings.cache.max_size),
+        )
         # It closes last, so that requests which a stop cancels have their lines as well.
         self._stack.callback(self.telemetry.close)
         self._stack.push_async_callback(self._close_rules)
         await self._start_origin()
         await self._start_cache()
-        CacheCollector(registry, self.cache)
-        OriginCollector(registry, self.origin)
-        TrafficCollector(registry, self.cache, self.origin)
         lag = LoopLag()
-        HealthCollector(registry, self.health, lag)
+        self._build_figures(lag)
         self._start_warm_jobs()
         await self._start_admin()
         self._start_watching(lag)
@@ -216,6 +223,17 @@ class App:
             logging.getLogger("bucketfront").warning,
         )
 
+    def _build_figures(self, lag: LoopLag) -> None:
+        """Register the metrics of what has started, and build their summary."""
+        registry = self._registry
+        CacheCollector(registry, self.cache)
+        RemovalCollector(registry, self.cache)
+        OriginCollector(registry, self.origin)
+        TrafficCollector(registry, self.cache, self.origin)
+        HealthCollector(registry, self.health, lag)
+        self._summary = Summary(self.settings, self.cache, self.origin, self.telemetry, self.health, time.monotonic)
+        SummaryCollector(registry, self._summary)
+
     async def _start_listener(self, listener: Listener) -> None:
         self._stack.push_async_callback(listener.stop)
         await listener.start()
@@ -234,6 +252,7 @@ class App:
             self.reload,
             live,
             lambda: self.reloader.loaded.effective,
+            self._summary,
         )
         self.admin = self._admin.listener
         await self._start_listener(self.admin)
@@ -397,6 +416,7 @@ class App:
             present.adopt(renewed)
         self._codings.change(_areas(after))
         self._areas.adopt(after.mounts)
+        self._summary.adopt(after)
         if (after.freshness, after.cache) != (before.freshness, before.cache):
             self.cache_assembly.change(self._cache_options())
         fronts = after.server.front_networks

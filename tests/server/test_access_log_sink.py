@@ -275,7 +275,9 @@ async def test_requests_do_not_notice_the_sink(bench: Bench) -> None:
     telemetry.flush()
     bench.release()
     await until(lambda: bench.sink.drain(0.0))
-    assert registry.get_sample_value("bucketfront_sent_bytes_total") == 3 * MAX_BATCH * 10
+    assert (
+        registry.get_sample_value("bucketfront_sent_bytes_total", {"cache": "hit", "mount": ""}) == 3 * MAX_BATCH * 10
+    )
     assert registry.get_sample_value("bucketfront_access_log_lines_dropped_total") == 3 * MAX_BATCH
     assert not bench.written()
     telemetry.close()

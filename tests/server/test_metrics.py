@@ -1,5 +1,6 @@
 """The metrics of a whole proxy: all of them are in the table, and count what they are named for."""
 
+import json
 import platform
 import re
 
@@ -104,3 +105,65 @@ async def test_requests_that_s3_charges_for(proxy: Proxy, s3: S3) -> None:
     writes = await value(proxy, "origin_charged_requests_total", mount="/", kind="write")
     assert (await proxy.request("DELETE", "/y")).status == 204
     assert await value(proxy, "origin_charged_requests_total", mount="/", kind="write") == writes
+
+
+async def test_reads_by_mount(proxy: Proxy, s3: S3) -> None:
+    """Reads count that S3 would have served, with their bytes and those of them that the cache had."""
+    body = pattern(3 * BLOCK)
+    s3.put("x", body)
+    await proxy.get("/x")
+    await proxy.settled()
+    await proxy.get("/x")
+    await proxy.request("HEAD", "/x")
+    await proxy.get("/absent")
+    await proxy.request("PUT", "/y", body=b"data")
+    await proxy.request("PATCH", "/y")
+    assert await value(proxy, "reads_total", mount="/") == 4
+    assert await value(proxy, "read_bytes_total", mount="/") == 2 * len(body)
+    assert await value(proxy, "read_cached_bytes_total", mount="/") == len(body)
+    assert await value(proxy, "sent_bytes_total", mount="/", cache="hit") == len(body)
+    assert await value(proxy, "sent_bytes_total", mount="/", cache="miss") == len(body)
+    assert await value(proxy, "requests_total", mount="/", method="GET", status="2xx", cache="hit") == 1
+
+
+async def test_decisions(proxy: Proxy, s3: S3) -> None:
+    """A stale object that is served is another decision than one that was revalidated first."""
+    s3.put("x", b"data", CacheControl="max-age=60, stale-while-revalidate=100")
+    await proxy.get("/x")
+    proxy.clock.advance(100)
+    await proxy.get("/x")
+    await proxy.settled()
+    proxy.clock.advance(1000)
+    await proxy.get("/x")
+    found = await samples(proxy)
+    decisions = {
+        dict(labels)["cache"]: count for (name, labels), count in found.items() if name == "bucketfront_requests_total"
+    }
+    assert decisions == {"miss": 1, "stale-hit": 1, "stale": 1}
+
+
+async def test_first_bytes(proxy: Proxy, s3: S3) -> None:
+    """The first byte of each response is in the histogram of its decision, and never later than the last one."""
+    s3.put("x", pattern(3 * BLOCK))
+    for _ in range(3):
+        await proxy.get("/x")
+        await proxy.settled()
+    assert await value(proxy, "first_byte_seconds_count", cache="miss") == 1
+    assert await value(proxy, "first_byte_seconds_count", cache="hit") == 2
+    for decision in ("hit", "miss"):
+        first = await value(proxy, "first_byte_seconds_sum", cache=decision)
+        assert 0 < first <= await value(proxy, "request_seconds_sum", cache=decision)
+
+
+async def test_removals(proxy: Proxy, s3: S3) -> None:
+    """Entries that leave count by their reason, with the ages that they had."""
+    s3.put("x", b"data")
+    await proxy.get("/x")
+    await proxy.settled()
+    proxy.clock.advance(30)
+    body = json.dumps({"paths": ["/x"]}).encode()
+    assert (await proxy.admin("POST", "/api/v1/purge", body)).json()["purged"] == 1
+    assert await value(proxy, "removed_entries_total", reason="purged") == 1
+    assert await value(proxy, "removed_entry_age_seconds_sum", reason="purged") >= 30
+    assert await value(proxy, "removed_entry_age_seconds_bucket", reason="purged", le="10.0") == 0
+    assert await value(proxy, "removed_entry_age_seconds_bucket", reason="purged", le="+Inf") == 1

@@ -29,6 +29,7 @@ from bucketfront.errors import ErrorResponse
 from bucketfront.keys import ObjectKey
 from bucketfront.server import server
 from bucketfront.server.cut import Cut
+from bucketfront.server.telemetry import request_metrics
 from bucketfront.server.telemetry.access_log import (
     LAST,
     AccessRecord,
@@ -40,6 +41,7 @@ from bucketfront.server.telemetry.access_log import (
 from bucketfront.server.telemetry.line_fields import LINE_FIELDS
 from bucketfront.server.telemetry.line_writer import LineWriter
 from bucketfront.server.telemetry.logged_fields import NAMES, NOTHING, facts
+from bucketfront.server.telemetry.metric_family import Kind
 from bucketfront.server.telemetry.origin_failure import OriginFailure
 from bucketfront.server.telemetry.request_metrics import RequestMetrics
 from bucketfront.server.telemetry.telemetry import MAX_BATCH, Telemetry
@@ -234,33 +236,37 @@ async def test_nothing_of_a_request_stays(tmp_path: Path) -> None:
     telemetry.close()
 
 
+BOUNDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)
+
+
 def reference(batch: list[FinishedRequest]) -> str:
     """Return the exposition of prometheus_client's own Counter and Histogram, fed one request at a time."""
     registry = CollectorRegistry()
-    requests = Counter(
-        "bucketfront_requests", "Requests by method, status class and cache decision.",
-        ("method", "status", "cache"), registry=registry,
-    )  # fmt: skip
-    sent = Counter("bucketfront_sent_bytes", "Body bytes of objects sent to clients.", registry=registry)
-    received = Counter("bucketfront_received_bytes", "Body bytes of uploads.", registry=registry)
-    cut = Counter(
-        "bucketfront_responses_cut", "Responses that the proxy itself ended early, by reason.", ("reason",),
-        registry=registry,
-    )  # fmt: skip
+    made: dict[str, Any] = {}
+    for family in request_metrics.FAMILIES:
+        name = f"bucketfront_{family.name}"
+        if family.kind is Kind.HISTOGRAM:
+            made[family.name] = Histogram(name, family.text, family.labels, buckets=BOUNDS, registry=registry)
+        else:
+            made[family.name] = Counter(name, family.text, family.labels, registry=registry)
     for reason in Cut:
-        cut.labels(reason.value)
-    seconds = Histogram(
-        "bucketfront_request_seconds", "Time to the last byte.", ("cache",),
-        buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0), registry=registry,
-    )  # fmt: skip
+        made["responses_cut"].labels(reason.value)
     for what, size, _, _, took, _ in batch:
         method = what.method if what.method in {"GET", "HEAD", "PUT", "POST", "DELETE"} else "other"
-        requests.labels(method, f"{what.status // 100}xx", what.outcome).inc()
-        seconds.labels(what.outcome).observe(took)
-        sent.inc(size)
-        received.inc(what.received)
+        mount = what.mount or ""
+        made["requests"].labels(method, f"{what.status // 100}xx", what.outcome, mount).inc()
+        made["request_seconds"].labels(what.outcome).observe(took)
+        if what.first_byte is not None:
+            made["first_byte_seconds"].labels(what.outcome).observe(min(what.first_byte, took))
+        if size:
+            made["sent_bytes"].labels(what.outcome, mount).inc(size)
+        made["received_bytes"].inc(what.received)
         if what.cut is not None:
-            cut.labels(what.cut.value).inc()
+            made["responses_cut"].labels(what.cut.value).inc()
+        if mount and method in ("GET", "HEAD") and what.status < 500 and what.outcome not in ("bypass", "method"):
+            made["reads"].labels(mount).inc()
+            made["read_bytes"].labels(mount).inc(size)
+            made["read_cached_bytes"].labels(mount).inc(size - what.from_origin)
     return generate_latest(registry).decode()
 
 
@@ -280,7 +286,10 @@ counted = st.builds(
     method=st.sampled_from(["GET", "HEAD", "PUT", "PATCH", "BREW"]),
     status=st.sampled_from([200, 206, 304, 404, 499, 503]),
     cut=st.sampled_from([None, *Cut]),
-    outcome=st.sampled_from(["hit", "stale", "miss"]),
+    outcome=st.sampled_from(["hit", "stale", "miss", "bypass"]),
+    mount=st.sampled_from([None, "/", "/videos/"]),
+    from_origin=st.integers(0, 9),
+    first_byte=st.sampled_from([None, LAST, 0.25]),
     received=st.integers(0, 9),
 )
 
@@ -288,7 +297,7 @@ counted = st.builds(
 @given(
     st.lists(
         st.lists(
-            st.tuples(counted, st.integers(0, 1 << 40), st.just("-"), st.just(NOON), durations, st.just(NOTHING)),
+            st.tuples(counted, st.integers(9, 1 << 40), st.just("-"), st.just(NOON), durations, st.just(NOTHING)),
             max_size=6,
         ),
         max_size=4,
@@ -567,4 +576,4 @@ async def test_requests_that_the_parser_refuses(proxy: Proxy, data: bytes, statu
     assert line["fault"]
     metrics = (await proxy.admin("GET", "/metrics")).body.decode()
     kind = f"{status // 100}xx"
-    assert f'bucketfront_requests_total{{cache="bypass",method="other",status="{kind}"}} 1.0' in metrics
+    assert f'bucketfront_requests_total{{cache="bypass",method="other",mount="",status="{kind}"}} 1.0' in metrics

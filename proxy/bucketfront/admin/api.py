@@ -33,6 +33,7 @@ from bucketfront.admin.purges import Purges
 from bucketfront.admin.refusal import Refused, error_response
 from bucketfront.admin.reloader import ReloadOutcome
 from bucketfront.admin.reloading import Reloading
+from bucketfront.admin.summary import Summary
 from bucketfront.admin.tokens import WRONG_TOKEN_PAUSE_S, Token, TokenVerdict
 from bucketfront.admin.warming import Warming
 from bucketfront.cache import Cache
@@ -76,6 +77,7 @@ class AdminApplication:
         reload: Reload,
         live: LiveFigures,
         effective: Effective,
+        summary: Summary,
     ) -> None:
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
         self._cache = cache
@@ -85,6 +87,7 @@ class AdminApplication:
         self._reload = reload
         self._live = live
         self._effective = effective
+        self._summary = summary
         self.adopt(settings)
 
     def adopt(self, settings: Settings) -> None:
@@ -97,7 +100,7 @@ class AdminApplication:
         self._live.adopt(router)
         self._handlers: dict[str, Handler] = {
             **Probes(self._health).handlers,
-            **Figures(self._registry, self._cache).handlers,
+            **Figures(self._registry, self._cache, self._summary).handlers,
             **Purges(self._cache, settings.mounts).handlers,
             **Fills(self._cache, router).handlers,
             **Entries(self._cache, settings.mounts).handlers,
@@ -194,9 +197,10 @@ def build_admin(
     reload: Reload,
     live: LiveFigures,
     effective: Effective,
+    summary: Summary,
 ) -> AdminServer:
     """Return the server for operators. Raises UnusableSetting."""
-    application = AdminApplication(settings, cache, registry, health, warm_jobs, reload, live, effective)
+    application = AdminApplication(settings, cache, registry, health, warm_jobs, reload, live, effective, summary)
     most = max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, descriptors.limit() // DESCRIPTORS_SHARE))
     limit = ConnectionLimit(most, min_idle=0.0)
     connections = _AdminConnections(

@@ -11,13 +11,19 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from bucketfront import __version__
 from bucketfront.admin.operation import Body, Media, Operation
+from bucketfront.admin.summary import Summary, SummaryFigures
 from bucketfront.cache import Cache, Statistics
 
 _STATISTICS: dict[str, Any] = {
     field.name: (dict[str, int] if field.name == "endings" else field.type, ...) for field in fields(Statistics)
 }
 Stats: type[BaseModel] = create_model(
-    "Stats", __doc__=Statistics.__doc__, __config__=ConfigDict(extra="forbid"), version=(str, ...), **_STATISTICS
+    "Stats",
+    __doc__=Statistics.__doc__,
+    __config__=ConfigDict(extra="forbid"),
+    version=(str, ...),
+    summary=(SummaryFigures, ...),
+    **_STATISTICS,
 )
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -27,11 +33,12 @@ OPERATIONS: Mapping[str, Operation] = {
 
 
 class Figures:
-    """Responds with the figures of `registry` and of the cache."""
+    """Responds with the figures of `registry`, and with those of the cache and their summary."""
 
-    def __init__(self, registry: CollectorRegistry, cache: Cache) -> None:
+    def __init__(self, registry: CollectorRegistry, cache: Cache, summary: Summary) -> None:
         self._registry = registry
         self._cache = cache
+        self._summary = summary
         self.handlers = {"/metrics": self._metrics, "/api/v1/stats": self._stats}
 
     async def _metrics(self, _: web.BaseRequest) -> web.Response:
@@ -40,4 +47,5 @@ class Figures:
     async def _stats(self, _: web.BaseRequest) -> web.Response:
         figures = asdict(self._cache.statistics())
         figures["endings"] = dict(figures["endings"])
-        return web.json_response({"version": __version__, **figures})
+        summary = self._summary.figures().model_dump()
+        return web.json_response({"version": __version__, "summary": summary, **figures})

@@ -226,7 +226,8 @@ class LiveFigures:
 def _hit_ratio(by_decision: Mapping[str, int]) -> float | None:
     """Return the share of hits in what the cache might have served. Returns None if that is nothing."""
     all_of_them = sum(count for name, count in by_decision.items() if name not in _NOT_LOOKED_UP)
-    return round(by_decision.get("hit", 0) / all_of_them, 4) if all_of_them else None
+    hits = by_decision.get("hit", 0) + by_decision.get("stale-hit", 0)
+    return round(hits / all_of_them, 4) if all_of_them else None
 
 
 def _hottest(tally: LiveTally) -> dict[str, list[dict[str, Any]]]:

@@ -16,7 +16,7 @@ from bucketfront.config.settings import Settings
 LIVE: tuple[str, ...] = (
     "server.hosts", "server.trusted_proxies", "server.timing", "server.fast_path", "server.tls.*",
     "server.listeners.tls.*", "admin.token", "admin.tls.*", "access", "mounts", "uploads", "freshness", "cors",
-    "access_log", "log", "cache.memory", "cache.min_free", "cache.idle_timeout",
+    "access_log", "log", "pricing", "cache.memory", "cache.min_free", "cache.idle_timeout",
 )  # fmt: skip
 """Settings that a reload applies. A section stands for all that is in it; `.*` leaves out the section itself, which
 then must be there before and after."""

@@ -18,6 +18,7 @@ from bucketfront.config.checked_text import (
     MountPath,
     UploadPath,
 )
+from bucketfront.config.pricing_settings import Prices
 from bucketfront.config.quantities import KIB, TIB, Duration, Flag, Size
 from bucketfront.config.section import Section
 
@@ -110,6 +111,10 @@ class MountSettings(Section):
     """Bytes per second that a client must take of a response, or send of an upload. A response ends if its client takes
     less for longer than 2 minutes, as its kernel acknowledges the bytes; an upload if it sends less over 30 s. The
     default is a quarter of an audio stream of 32 kbit/s, because players take bytes in bursts."""
+    pricing: Prices | None = Field(
+        default=None, examples=["{per_1000_gets: 0.001, per_1000_puts: 0.01, per_gb_out: 0.09}"]
+    )
+    """Prices of the mount's bucket. With `null` they are those of `pricing`."""
 
     @property
     def is_public(self) -> bool:

@@ -1,4 +1,4 @@
-"""Parse and format the quantities of the configuration: sizes, durations, percentages, numbers, flags.
+"""Parse and format the quantities of the configuration: sizes, durations, percentages, numbers, prices, flags.
 
 Each `parse_*` takes a value from YAML or the environment, and raises ValueError with the fix. No message quotes more
 of its input than a number, because the input may be a misplaced secret (docs/invariants.md#secrets-stay-in).
@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, Wi
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 MAX_SIZE_BYTES = (1 << 63) - 1  # the largest file offset and SQLite integer
+MAX_PRICE = 1_000_000  # of any currency; more is a mistake
 MAX_DURATION_S = 36_500 * 86_400  # a century; timers of the C library overflow a few orders of magnitude above it
 
 _SIZES = {
@@ -141,6 +142,27 @@ def parse_whole_number(value: object) -> int:
     raise ValueError("must be a whole number, written in decimal without leading zeros")
 
 
+def parse_price(value: object) -> float:
+    """Return an amount of money, at least 0, given as a number or as text such as `0.0004`. Raises ValueError."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        amount = float(value)
+    else:
+        match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+        if match is None or match[3]:
+            raise ValueError("must be a price, for example 0.0004")
+        amount = float(f"{match[1]}.{match[2] or 0}")
+    if not 0 <= amount <= MAX_PRICE:
+        raise ValueError(f"must be from 0 to {MAX_PRICE}")
+    return amount
+
+
+def parse_currency(value: object) -> str:
+    """Return the code of a currency, three capital letters (ISO 4217). Raises ValueError."""
+    if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isalpha() and value.isupper():
+        return value
+    raise ValueError("must be a currency in three capital letters, for example USD")
+
+
 def parse_flag(value: object) -> bool:
     """Return `true` or `false`, given as a boolean or as text. Raises ValueError."""
     if isinstance(value, bool):
@@ -242,4 +264,6 @@ Percentage = Annotated[
 ]
 WholeNumber = Annotated[int, "whole number", BeforeValidator(parse_whole_number)]
 Port = Annotated[WholeNumber, Field(ge=0, le=65535)]
+Price = Annotated[float, "price", BeforeValidator(parse_price)]
+Currency = Annotated[str, "three capital letters", BeforeValidator(parse_currency)]
 Flag = Annotated[bool, "`true` or `false`", BeforeValidator(parse_flag)]

@@ -18,6 +18,7 @@ from bucketfront.config.listener_settings import AccessLogSettings, AdminSetting
 from bucketfront.config.log_settings import LogSettings
 from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.config.origin_settings import OriginSettings
+from bucketfront.config.pricing_settings import PricingSettings
 from bucketfront.config.problems import Loc
 from bucketfront.config.quantities import format_size
 from bucketfront.config.section import Section, SettingError
@@ -38,6 +39,7 @@ class Settings(Section):
     cors: CorsSettings = CorsSettings()
     access_log: AccessLogSettings = AccessLogSettings()
     log: LogSettings = LogSettings()
+    pricing: PricingSettings = PricingSettings()
 
     @property
     def all_tls(self) -> list[tuple[Loc, TlsSettings]]:

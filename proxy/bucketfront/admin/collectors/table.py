@@ -6,7 +6,9 @@ from bucketfront.admin.collectors import (
     cache_collector,
     origin_collector,
     process_collector,
+    removal_collector,
     server_collector,
+    summary_collector,
     tls_collector,
     traffic_collector,
     upload_collector,
@@ -17,8 +19,9 @@ from bucketfront.server.telemetry.metric_family import MetricFamily
 FAMILIES: Mapping[str, Sequence[MetricFamily]] = {
     "Requests of clients": request_metrics.FAMILIES,
     "Connections of clients": (*server_collector.FAMILIES, *tls_collector.FAMILIES),
-    "The cache": cache_collector.FAMILIES,
+    "The cache": (*cache_collector.FAMILIES, *removal_collector.FAMILIES),
     "S3": (*origin_collector.FAMILIES, *traffic_collector.FAMILIES),
+    "Money and sizing": summary_collector.FAMILIES,
     "Uploads": upload_collector.FAMILIES,
     "The process": process_collector.FAMILIES,
 }

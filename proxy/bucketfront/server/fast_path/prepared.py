@@ -104,6 +104,7 @@ class _ResponseTemplate:
             outcome="hit",
             mount=self.mount,
             key=self.lease.key,
+            size=self.lease.metadata.size,
         )
 
     def part(self, start: int, stop: int) -> PreparedResponse | None:

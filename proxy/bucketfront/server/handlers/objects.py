@@ -198,6 +198,7 @@ class ObjectHandler:
         self, exchange: Exchange, wanted: _Wanted, reader: Reader, presentation: Presentation
     ) -> web.StreamResponse:
         now = self._clock()
+        exchange.size = reader.metadata.size
         boundary = _boundary(wanted.head)
         response_plan = plan(wanted.head, present(reader.metadata, presentation), now, boundary)
         if wanted.only_if_cached:

@@ -44,12 +44,13 @@ class AccessRecord:
     Two records are equal if they are the same object, and no record ever changes. `path` lacks the query, which may
     hold a signature. `cache` is the Cache-Status without the proxy's name, and `outcome` is the same as a metric's
     label. `mount` is the path of the mount, and `key` the object that served the path, or was to. Each is None if the
-    request did not come so far. `from_origin` counts those of the bytes sent that came from S3 while the request ran.
-    `first_byte` is in seconds from the start to the head of the response. It is LAST if the head left with the last
-    byte, and None if none left. `received` counts the bytes of an upload's body. `fault` is the reason of a failure.
-    `cut` is set if the proxy itself ended the response early; `status` is then the one that the client got. `failure`
-    is the origin's, also if the client got a stale response because of it. `user` names the client's credential, by
-    rule and holder. `span_id` is the span of this request in the client's trace.
+    request did not come so far. `size` is that of the object, 0 if it is not known. `from_origin` counts those of the
+    bytes sent that came from S3 while the request ran. `first_byte` is in seconds from the start to the head of the
+    response. It is LAST if the head left with the last byte, and None if none left. `received` counts the bytes of an
+    upload's body. `fault` is the reason of a failure. `cut` is set if the proxy itself ended the response early;
+    `status` is then the one that the client got. `failure` is the origin's, also if the client got a stale response
+    because of it. `user` names the client's credential, by rule and holder. `span_id` is the span of this request in
+    the client's trace.
     """
 
     method: str
@@ -59,6 +60,7 @@ class AccessRecord:
     outcome: str
     mount: str | None = None
     key: ObjectKey | None = None
+    size: int = 0
     from_origin: int = 0
     first_byte: float | None = LAST
     received: int = 0

@@ -51,7 +51,7 @@ class Exchange:
     because of it. `dialect` is the form of the response. `request_id` names the request to its client and to S3, in the
     response and in the access log. `min_rate` is the lowest rate of the client, in bytes per second. `address` is the
     client's, and `user` names its credential. `places` are what it has of limited resources. `mount` is the path of the
-    mount that the request goes to, and `key` the object that serves it, as far as it is known.
+    mount that the request goes to, `key` the object that serves it, and `size` its bytes, as far as they are known.
     """
 
     request: web.BaseRequest
@@ -65,6 +65,7 @@ class Exchange:
     user: str | None = None
     mount: str | None = None
     key: ObjectKey | None = None
+    size: int = 0
     status: CacheStatus = CacheStatus(Forward.BYPASS)  # noqa: RUF009 - frozen
     sent: int = 0
     from_origin: int = 0

@@ -11,7 +11,7 @@ from bucketfront.server.telemetry.access_log import FinishedRequest
 MAX_REMEMBERED = 8192  # paths of which it is known whether they match: a glob takes microseconds, a hit few more
 MAX_REMEMBERED_LENGTH = 512  # characters of such a path (docs/invariants.md#memory)
 
-DECISIONS = frozenset({"hit", *map(str, Forward)})
+DECISIONS = frozenset({"hit", "stale-hit", *map(str, Forward)})
 """The cache's decisions, as `AccessRecord.outcome` has them."""
 
 

@@ -2,7 +2,8 @@
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
@@ -12,47 +13,77 @@ from prometheus_client.utils import floatToGoString
 
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.access_log import AccessRecord, FinishedRequest
-from bucketfront.server.telemetry.metric_family import counter, histogram
+from bucketfront.server.telemetry.client_reads import ClientReads, is_read
+from bucketfront.server.telemetry.metric_family import MetricFamily, counter, histogram
+from bucketfront.server.telemetry.sizing import SizingCurve
 
+NO_MOUNT = ""  # of requests that no mount serves
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 _BUCKETS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)  # upper bounds, from a hit to a large download
 _BOUNDS = tuple(map(floatToGoString, (*_BUCKETS_S, float("inf"))))
 
-_REQUESTS = counter("requests", "Requests by method, status class and cache decision.", "method", "status", "cache")
-_SENT = counter("sent_bytes", "Body bytes of objects sent to clients.")
+_REQUESTS = counter(
+    "requests",
+    "Requests by method, status class, cache decision and mount. `mount` is empty if no mount serves the path.",
+    "method",
+    "status",
+    "cache",
+    "mount",
+)
+_SENT = counter("sent_bytes", "Body bytes of objects sent to clients, by cache decision and mount.", "cache", "mount")
 _RECEIVED = counter("received_bytes", "Body bytes of uploads.")
 _CUT = counter("responses_cut", "Responses that the proxy itself ended early, by reason.", "reason")
-_SECONDS = histogram("request_seconds", "Time to the last byte.", "cache")
+_SECONDS = histogram("request_seconds", "Time from the start of a request to the last byte of its response.", "cache")
+_FIRST_BYTE = histogram("first_byte_seconds", "Time from the start of a request to the head of its response.", "cache")
+_READS = counter("reads", "GETs and HEADs that S3 would have served, and charged for, without bucketfront.", "mount")
+_READ_BYTES = counter("read_bytes", "Bytes that S3 would have sent for these.", "mount")
+_CACHED_BYTES = counter(
+    "read_cached_bytes", "Those of these bytes that the cache had when they were requested.", "mount"
+)
 _LINES = counter("access_log_lines_dropped", "Lines that the access log could not write.")
 
-FAMILIES = (_REQUESTS, _SENT, _RECEIVED, _CUT, _SECONDS, _LINES)
+FAMILIES = (
+    _REQUESTS, _SENT, _RECEIVED, _CUT, _SECONDS, _FIRST_BYTE, _READS, _READ_BYTES, _CACHED_BYTES, _LINES,
+)  # fmt: skip
 
 
-class _RequestSeries:
-    """One series of the counter of requests."""
+@dataclass(slots=True)
+class _Count:
+    """One series of a counter."""
 
-    __slots__ = ("count", "created")
-
-    def __init__(self, created: float) -> None:
-        self.count = 0
-        self.created = created
+    created: float
+    value: int = 0
 
 
-class _DurationSeries:
-    """One series of the histogram: the requests of each bucket alone, and the sum of their seconds."""
+@dataclass(slots=True)
+class _Durations:
+    """One series of a histogram: the requests of each bucket alone, and the sum of their seconds."""
 
-    __slots__ = ("counts", "created", "seconds")
+    created: float
+    counts: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
+    seconds: float = 0.0
 
-    def __init__(self, created: float) -> None:
-        self.counts = [0] * len(_BOUNDS)
-        self.seconds = 0.0
-        self.created = created
+    def add(self, durations: Sequence[float]) -> None:
+        for seconds in durations:
+            self.counts[bisect_left(_BUCKETS_S, seconds)] += 1
+        self.seconds += sum(durations)
+
+
+class _Group:
+    """The requests of a batch that share a record."""
+
+    __slots__ = ("durations", "sent")
+
+    def __init__(self, sent: int, seconds: float) -> None:
+        self.sent = sent
+        self.durations = [seconds]
 
 
 class RequestMetrics(Collector):
     """The metrics of all requests, exact at each scrape, because it calls `process_batch` first.
 
-    `lost` returns how many lines the access log lost. `clock` is wall time in seconds since the epoch.
+    `lost` returns how many lines the access log lost. `clock` is wall time in seconds since the epoch. `curve` gets the
+    requests as well.
     """
 
     def __init__(
@@ -61,64 +92,93 @@ class RequestMetrics(Collector):
         process_batch: Callable[[], None],
         lost: Callable[[], int],
         clock: Callable[[], float] = time.time,
+        curve: SizingCurve | None = None,
     ) -> None:
         self._process_batch = process_batch
         self._lost = lost
         self._clock = clock
+        self._curve = curve
         self._created = clock()
-        self._requests: dict[tuple[str, str, str], _RequestSeries] = {}
-        self._durations: dict[str, _DurationSeries] = {}
-        self._sent = 0
+        self._requests: dict[tuple[str, ...], _Count] = {}
+        self._sent: dict[tuple[str, ...], _Count] = {}
+        self._durations: dict[str, _Durations] = {}
+        self._first_bytes: dict[str, _Durations] = {}
+        self._reads: dict[str, ClientReads] = {}
         self._received = 0
         self._cut = dict.fromkeys(Cut, 0)
         registry.register(self)
 
+    @property
+    def reads(self) -> Mapping[str, ClientReads]:
+        """Return the reads of clients by mount."""
+        self._process_batch()
+        return self._reads
+
     def add(self, requests: Sequence[FinishedRequest]) -> None:
-        alike: dict[AccessRecord, list[float]] = {}
+        alike: dict[AccessRecord, _Group] = {}
         for record, sent, _, _, seconds, _ in requests:
             try:
-                alike[record].append(seconds)
+                group = alike[record]
             except KeyError:
-                alike[record] = [seconds]
-            self._sent += sent
-        for record, durations in alike.items():
-            self._received += record.received * len(durations)
-            if record.cut is not None:
-                self._cut[record.cut] += len(durations)
-            self._count(record.method, record.status, record.outcome, len(durations))
-            self._observe(record.outcome, durations)
+                alike[record] = _Group(sent, seconds)
+            else:
+                group.sent += sent
+                group.durations.append(seconds)
+        second = int(requests[-1][3]) if requests else 0
+        for record, group in alike.items():
+            self._count(record, group)
+            if self._curve is not None:
+                self._curve.add(record, len(group.durations), group.sent, second)
+
+    def _count(self, record: AccessRecord, group: _Group) -> None:
+        # Labels come from closed sets (docs/invariants.md#secrets-stay-in).
+        method = record.method if record.method in _METHODS else "other"
+        mount, outcome, times = record.mount or NO_MOUNT, record.outcome, len(group.durations)
+        self._add(self._requests, (method, f"{record.status // 100}xx", outcome, mount), times)
+        if group.sent:
+            self._add(self._sent, (outcome, mount), group.sent)
+        self._received += record.received * times
+        if record.cut is not None:
+            self._cut[record.cut] += times
+        self._series(self._durations, outcome).add(group.durations)
+        first = record.first_byte
+        if first is not None:
+            # Of a response that leaves at once, the first byte is the last one too.
+            self._series(self._first_bytes, outcome).add([min(first, seconds) for seconds in group.durations])
+        if mount and is_read(method, record.status, outcome):
+            if mount not in self._reads:
+                self._reads[mount] = ClientReads()
+            self._reads[mount].add(outcome, times, group.sent, record.from_origin * times)
+
+    def _add(self, series: dict[tuple[str, ...], _Count], labels: tuple[str, ...], count: int) -> None:
+        if labels not in series:
+            series[labels] = _Count(self._clock())
+        series[labels].value += count
+
+    def _series(self, series: dict[str, _Durations], outcome: str) -> _Durations:
+        if outcome not in series:
+            series[outcome] = _Durations(self._clock())
+        return series[outcome]
 
     def collect(self) -> Iterable[Metric]:
         self._process_batch()
-        yield self._request_family()
-        yield _SENT.value(self._sent, self._created)
+        for family, counts in ((_REQUESTS, self._requests), (_SENT, self._sent)):
+            yield family.series((labels, one.value, one.created) for labels, one in counts.items())
         yield _RECEIVED.value(self._received, self._created)
         yield _CUT.series(((cut,), count, self._created) for cut, count in self._cut.items())
-        yield self._duration_family()
+        yield _histogram(_SECONDS, self._durations)
+        yield _histogram(_FIRST_BYTE, self._first_bytes)
+        reads = self._reads.items()
+        yield _READS.series(((mount,), of_mount.requests, self._created) for mount, of_mount in reads)
+        yield _READ_BYTES.series(((mount,), of_mount.bytes, self._created) for mount, of_mount in reads)
+        yield _CACHED_BYTES.series(((mount,), of_mount.cached_bytes, self._created) for mount, of_mount in reads)
         yield _LINES.value(self._lost(), self._created)
 
-    def _request_family(self) -> Metric:
-        return _REQUESTS.series((labels, series.count, series.created) for labels, series in self._requests.items())
 
-    def _duration_family(self) -> Metric:
-        family = _SECONDS.histogram()
-        for outcome, series in self._durations.items():
-            buckets = list(zip(_BOUNDS, accumulate(series.counts), strict=True))
-            family.add_metric((outcome,), buckets, series.seconds)
-            family.add_sample(f"{family.name}_created", {"cache": outcome}, series.created)
-        return family
-
-    def _count(self, method: str, status: int, outcome: str, times: int) -> None:
-        # Labels come from closed sets (docs/invariants.md#secrets-stay-in).
-        labels = (method if method in _METHODS else "other", f"{status // 100}xx", outcome)
-        if labels not in self._requests:
-            self._requests[labels] = _RequestSeries(self._clock())
-        self._requests[labels].count += times
-
-    def _observe(self, outcome: str, durations: Sequence[float]) -> None:
-        if outcome not in self._durations:
-            self._durations[outcome] = _DurationSeries(self._clock())
-        series = self._durations[outcome]
-        for seconds in durations:
-            series.counts[bisect_left(_BUCKETS_S, seconds)] += 1
-        series.seconds += sum(durations)
+def _histogram(family: MetricFamily, durations: Mapping[str, _Durations]) -> Metric:
+    metric = family.histogram()
+    for outcome, series in durations.items():
+        buckets = list(zip(_BOUNDS, accumulate(series.counts), strict=True))
+        metric.add_metric((outcome,), buckets, series.seconds)
+        metric.add_sample(f"{metric.name}_created", {"cache": outcome}, series.created)
+    return metric

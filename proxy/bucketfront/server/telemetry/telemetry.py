@@ -6,7 +6,7 @@ A `kill -9` loses the lines of that time, and those that the log's reader has no
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry
 
@@ -21,9 +21,11 @@ from bucketfront.server.telemetry.access_log import (
     AccessRecord,
     FinishedRequest,
 )
+from bucketfront.server.telemetry.client_reads import ClientReads
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.logged_fields import NAMES, NOTHING, LoggedFields, names_of
 from bucketfront.server.telemetry.request_metrics import RequestMetrics
+from bucketfront.server.telemetry.sizing import Sizing, SizingCurve
 from bucketfront.task_set import TaskSet
 
 FLUSH_INTERVAL_S = 0.1  # that a line may wait for others; a person who watches the log does not notice it
@@ -33,7 +35,7 @@ MAX_BATCH = 64  # records; the requests behind would notice the time that a larg
 def outcome(status: CacheStatus) -> str:
     """Return the cache's decision as a label of the metrics, from a closed set."""
     if status.fwd is None:
-        return "hit" if status.detail is None else "stale"
+        return "stale-hit" if status.ttl is not None and status.ttl <= 0 else "hit"
     return str(status.fwd)
 
 
@@ -62,15 +64,17 @@ class Telemetry:
         clock: Callable[[], float] = time.time,
         logged: frozenset[str] = names_of(()),
         observe: Callable[[Sequence[FinishedRequest]], None] = _ignore,
+        curve: SizingCurve | None = None,
     ) -> None:
         self._clock = clock
         self._logged = logged
+        self._curve = curve
         self._log = access_log
         self._observe = observe
         self._replaced: list[AccessLog] = []  # logs that still write their last lines
         self._lost_before = 0  # lines of logs that have ended
         self._closing = TaskSet()
-        self._metrics = RequestMetrics(registry, self._process_batch, lambda: self.lines_lost)
+        self._metrics = RequestMetrics(registry, self._process_batch, lambda: self.lines_lost, curve=curve)
         self._pending: list[FinishedRequest] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -101,6 +105,7 @@ class Telemetry:
             outcome=outcome(exchange.status),
             mount=exchange.mount,
             key=exchange.key,
+            size=exchange.size,
             from_origin=exchange.from_origin,
             first_byte=_first_byte(exchange, status),
             received=exchange.received,
@@ -132,6 +137,16 @@ class Telemetry:
         if exchange.trace is None:
             values[TRACEPARENT] = None
         return tuple(values.get(name) for name in NAMES)
+
+    @property
+    def reads(self) -> Mapping[str, ClientReads]:
+        """Return what clients have read, by mount."""
+        return self._metrics.reads
+
+    def sizing(self) -> Sizing | None:
+        """Return the hit ratios of other sizes of the cache. Returns None before the first request."""
+        self._process_batch()
+        return None if self._curve is None else self._curve.sizing()
 
     @property
     def lines_lost(self) -> int:

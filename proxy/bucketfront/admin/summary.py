@@ -1,0 +1,236 @@
+"""The figures that answer an operator's questions: hit ratios, S3's share, money, sizing, what is degraded."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bucketfront.admin import savings
+from bucketfront.admin.health import Health
+from bucketfront.admin.probes import LastingFailure
+from bucketfront.admin.savings import NOTHING, Money, Usage
+from bucketfront.cache import Cache
+from bucketfront.config.mount_areas import NO_MOUNT
+from bucketfront.config.settings import Settings
+from bucketfront.s3.billing import PriceClass
+from bucketfront.s3.client import S3Origin
+from bucketfront.server.telemetry.client_reads import ClientReads
+from bucketfront.server.telemetry.sizing import Sizing
+from bucketfront.server.telemetry.telemetry import Telemetry
+
+
+class HitRatios(BaseModel):
+    """Shares from 0 to 1. They are null without a request, or without a byte."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    requests: float | None
+    bytes: float | None
+
+
+class Savings(BaseModel):
+    """Reads and bytes that S3 did not have to serve, and the money of both. Negative if the cache cost more."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    requests: int
+    bytes: int
+    money: float | None
+
+
+class MountFigures(BaseModel):
+    """The figures of one mount, or of all of them. `reads` are GETs and HEADs that S3 would have served.
+
+    `cached_bytes` are those of `bytes` that the cache had. `origin_reads` and `origin_writes` are requests that S3
+    charges for, and `money_spent` is their price and that of the bytes.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    mount: str
+    reads: int
+    hits: int
+    bytes: int
+    cached_bytes: int
+    hit_ratio: HitRatios
+    origin_reads: int
+    origin_writes: int
+    origin_bytes: int
+    saved: Savings
+    money_spent: float | None
+
+
+class SizeEstimate(BaseModel):
+    """The hit ratio that a cache of so many bytes would have. `factor` is its size by `cache.max_size`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    factor: float
+    bytes: int
+    hit_ratio: HitRatios
+
+
+class SizingFigures(BaseModel):
+    """Estimates of the hit ratio by the size of the cache: see docs/sizing.md. `objects` are those in the sample."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    requests: int
+    objects: int
+    sample_rate: float
+    sizes: list[SizeEstimate]
+
+
+class SummaryFigures(BaseModel):
+    """What the counters mean. `currency` is null without prices."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: float = Field(description="Seconds since the start, which all figures are of.")
+    total: MountFigures
+    mounts: list[MountFigures]
+    currency: str | None
+    sizing: SizingFigures | None
+    removals: dict[str, int]
+    refusals: dict[str, int]
+    degraded: list[LastingFailure]
+
+
+@dataclass(frozen=True, slots=True)
+class _OfMount:
+    mount: str
+    reads: ClientReads
+    usage: Usage
+    money: Money | None
+
+    def figures(self) -> MountFigures:
+        reads, usage, money = self.reads, self.usage, self.money
+        return MountFigures(
+            mount=self.mount,
+            reads=reads.requests,
+            hits=reads.hits,
+            bytes=reads.bytes,
+            cached_bytes=reads.cached_bytes,
+            hit_ratio=HitRatios(
+                requests=_ratio(reads.hits, reads.requests), bytes=_ratio(reads.cached_bytes, reads.bytes)
+            ),
+            origin_reads=usage.origin_reads,
+            origin_writes=usage.origin_writes,
+            origin_bytes=usage.origin_bytes,
+            saved=Savings(
+                requests=usage.saved_reads, bytes=usage.saved_bytes, money=None if money is None else money.saved
+            ),
+            money_spent=None if money is None else money.spent,
+        )
+
+
+class Summary:
+    """Puts the figures together. `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        cache: Cache,
+        origin: S3Origin,
+        telemetry: Telemetry,
+        health: Health,
+        clock: Callable[[], float],
+    ) -> None:
+        self._cache = cache
+        self._origin = origin
+        self._telemetry = telemetry
+        self._health = health
+        self._clock = clock
+        self._started = clock()
+        self.adopt(settings)
+
+    def adopt(self, settings: Settings) -> None:
+        """Use the prices of these settings from now on, also for what was counted before."""
+        self._pricing = settings.pricing
+        self._prices = {mount.path: mount.pricing or settings.pricing for mount in settings.mounts}
+
+    @property
+    def currency(self) -> str:
+        return self._pricing.currency
+
+    def money(self) -> Mapping[str, Money]:
+        """Return the amounts of the mounts whose prices are known."""
+        return {one.mount: one.money for one in self._by_mount() if one.money is not None}
+
+    def sizing(self) -> Sizing | None:
+        """Return the estimates of hit ratios by the size of the cache. Returns None before the first request."""
+        return self._telemetry.sizing()
+
+    def figures(self) -> SummaryFigures:
+        """Return the figures of now."""
+        by_mount = self._by_mount()
+        total = _total(by_mount)
+        health = self._health
+        return SummaryFigures(
+            seconds=self._clock() - self._started,
+            total=total.figures(),
+            mounts=[one.figures() for one in by_mount if one.mount != NO_MOUNT or one.usage != NOTHING],
+            currency=None if total.money is None else self.currency,
+            sizing=_sizing_figures(self.sizing()),
+            removals={one.reason.value: one.count for one in self._cache.removals()},
+            refusals={reason.value: count for reason, count in self._cache.storage_refusals()},
+            degraded=[
+                LastingFailure(
+                    reason=trouble.kind.reason.value, name=trouble.kind.name, seconds=round(health.lasted(trouble))
+                )
+                for trouble in health.troubles
+            ],
+        )
+
+    def _by_mount(self) -> list[_OfMount]:
+        reads, counts, traffic = self._telemetry.reads, self._origin.billing.counts, self._cache.traffic
+        found = []
+        for mount in dict.fromkeys((*self._prices, *reads, *traffic, *(mount for mount, _ in counts), NO_MOUNT)):
+            of_clients = reads.get(mount, ClientReads())
+            account = traffic.get(mount)
+            usage = Usage(
+                of_clients.requests,
+                of_clients.bytes,
+                counts.get((mount, PriceClass.READ), 0),
+                counts.get((mount, PriceClass.WRITE), 0),
+                0 if account is None else sum(account.received.values()),
+            )
+            prices = self._prices.get(mount, self._pricing)
+            found.append(_OfMount(mount, of_clients, usage, savings.money(usage, prices)))
+        return found
+
+
+def _total(by_mount: list[_OfMount]) -> _OfMount:
+    """Return the sum of all mounts. Its money is that of the mounts whose prices are known."""
+    reads, usage, amount = ClientReads(), NOTHING, None
+    for one in by_mount:
+        reads.requests += one.reads.requests
+        reads.bytes += one.reads.bytes
+        reads.hits += one.reads.hits
+        reads.cached_bytes += one.reads.cached_bytes
+        usage += one.usage
+        if one.money is not None:
+            amount = one.money if amount is None else amount + one.money
+    return _OfMount("", reads, usage, amount)
+
+
+def _sizing_figures(found: Sizing | None) -> SizingFigures | None:
+    if found is None:
+        return None
+    return SizingFigures(
+        requests=round(found.requests),
+        objects=found.objects,
+        sample_rate=found.rate,
+        sizes=[
+            SizeEstimate(
+                factor=factor,
+                bytes=ratios.size,
+                hit_ratio=HitRatios(requests=ratios.requests, bytes=ratios.bytes),
+            )
+            for factor, ratios in found.estimates
+        ],
+    )
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
