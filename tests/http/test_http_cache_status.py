@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 
 
 @pytest.mark.parametrize(
@@ -24,11 +24,9 @@ from bucketfront.http.cache_status import CacheStatus, Forward
         (CacheStatus(Forward.BYPASS), "bucketfront; fwd=bypass"),
         (CacheStatus(Forward.METHOD), "bucketfront; fwd=method"),
         (CacheStatus(Forward.PARTIAL), "bucketfront; fwd=partial"),
-        (CacheStatus(detail='a "b" \\ c'), 'bucketfront; hit; detail="a \\"b\\" \\\\ c"'),
-        (CacheStatus(detail="a\r\nSet-Cookie: x\u00e9\x7f"), 'bucketfront; hit; detail="a??Set-Cookie: x??"'),
         (
-            CacheStatus(Forward.STALE, fwd_status=200, ttl=5, stored=True, collapsed=True, detail="x"),
-            'bucketfront; fwd=stale; fwd-status=200; ttl=5; stored; collapsed; detail="x"',
+            CacheStatus(Forward.STALE, fwd_status=200, ttl=5, stored=True, collapsed=True, detail=Detail.RULE),
+            'bucketfront; fwd=stale; fwd-status=200; ttl=5; stored; collapsed; detail="rule"',
         ),
     ],
 )
@@ -43,7 +41,7 @@ def test_hit_is_the_absence_of_a_forward() -> None:
     assert not CacheStatus(Forward.STALE).hit
 
 
-_PARAMETER = r'; (hit|stored|collapsed|fwd=[a-z-]+|(fwd-status|ttl)=-?[0-9]{1,15}|detail="([ !#-\[\]-~]|\\["\\])*")'
+_PARAMETER = r'; (hit|stored|collapsed|fwd=[a-z-]+|(fwd-status|ttl)=-?[0-9]{1,15}|detail="[a-z-]+")'
 
 
 @given(
@@ -54,9 +52,9 @@ _PARAMETER = r'; (hit|stored|collapsed|fwd=[a-z-]+|(fwd-status|ttl)=-?[0-9]{1,15
         ttl=st.none() | st.floats(allow_nan=False) | st.integers(),
         stored=st.booleans(),
         collapsed=st.booleans(),
-        detail=st.none() | st.text(),
+        detail=st.none() | st.sampled_from(Detail),
     )
 )
 def test_is_always_a_structured_field(status: CacheStatus) -> None:
-    """I28: whatever the detail holds, the value is printable ASCII in the grammar of RFC 8941."""
+    """I28: the value is printable ASCII in the grammar of RFC 8941."""
     assert re.fullmatch(rf"bucketfront({_PARAMETER})+", str(status), re.ASCII)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Cut, Seen, canned
 
+from bucketfront.cache import RemovalReason, StorageRefusal
 from bucketfront.cache.storage import file_storage
+from bucketfront.http.cache_status import Detail
 from bucketfront.s3 import breaker, client
 from bucketfront.s3.upload import repetition
 
@@ -243,3 +246,44 @@ async def test_after_an_unclean_stop(start: StartProxy, s3: S3, tmp_path: Path, 
     assert (response.status, response.body) == (200, BODY)
     assert response.cache_status == ("fwd=partial; fwd-status=206; ttl=300; stored" if damaged == 0 else "hit; ttl=300")
     assert len(proxy.relay.seen) == (damaged is not None)
+
+
+async def test_why_an_object_left_the_cache(start: StartProxy, s3: S3) -> None:
+    """A miss names the reason why the object is not there any more. A first one has none to name."""
+    proxy = await start(cache={"idle_timeout": "1h"})
+    s3.put("x", BODY)
+    assert await status_of(proxy) == "fwd=miss; fwd-status=206; stored"
+    await proxy.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
+    assert await status_of(proxy) == 'fwd=miss; fwd-status=206; stored; detail="purged"'
+    proxy.clock.advance(3601)
+    await proxy.step()
+    assert await status_of(proxy) == 'fwd=miss; fwd-status=206; stored; detail="idle"'
+    await proxy.request("PUT", "/x", {}, b"")
+    await proxy.request("DELETE", "/x")
+    s3.put("x", BODY)
+    proxy.clock.advance(100)
+    assert await status_of(proxy) == 'fwd=miss; fwd-status=206; stored; detail="written"'
+
+
+@pytest.mark.parametrize(
+    ("key", "control", "detail"),
+    [("x", "no-store", "no-store"), ("x", "private", "private"), ("ruled/x", "", "rule"), ("large", "", "too-large")],
+)
+async def test_why_an_object_is_not_stored(start: StartProxy, s3: S3, key: str, control: str, detail: str) -> None:
+    """Each miss of an object that is not stored names the reason."""
+    proxy = await start(cache={"max_size": 4 * BLOCK}, freshness={"rules": [{"match": "ruled/*", "cache": False}]})
+    s3.put(key, BODY if key == "large" else b"data", CacheControl=control)
+    for _ in range(2):
+        found = await status_of(proxy, f"/{key}")
+        assert found.startswith("fwd=miss; fwd-status=20")
+        assert found.endswith(f'; detail="{detail}"')
+        assert "stored" not in found
+
+
+def test_the_table_of_details() -> None:
+    """docs/http.md has all details, and each reason of the cache is one of them."""
+    section = (Path(__file__).parents[2] / "docs" / "http.md").read_text().partition("### Cache-Status (RFC 9211)")[2]
+    rows = [line.split("|")[1] for line in section.partition("\n### ")[0].splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r'detail="([a-z-]+)"', row) or re.findall("`([a-z-]+)`", row)}
+    assert named - {"collapsed", "detail"} == set(Detail)
+    assert {reason.value for reason in (*RemovalReason, *StorageRefusal)} <= set(Detail)

@@ -23,7 +23,7 @@ from bucketfront.cache.clock import Clock
 from bucketfront.cache.entries.decision import Decision, decide
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.negative_cache import NegativeCache
-from bucketfront.cache.entries.removals import RemovalReason, StorageRefusal, refusal_of
+from bucketfront.cache.entries.removals import Removal, RemovalReason, StorageRefusal, refusal_of
 from bucketfront.cache.fetch import requests
 from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.part_fetch import FetchContext
@@ -45,7 +45,7 @@ from bucketfront.errors import (
     OriginUnavailable,
     ProxyError,
 )
-from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
@@ -141,7 +141,7 @@ class LookupFlow:
             return CacheStatus(ttl=ttl), Found.FRESH
         if not self._lookups.is_running(entry.key):
             self._revalidate_later(entry)
-        return CacheStatus(ttl=ttl, detail="stale-while-revalidate"), Found.STALE
+        return CacheStatus(ttl=ttl, detail=Detail.STALE_WHILE_REVALIDATE), Found.STALE
 
     def _revalidate_later(self, stale: Entry) -> None:
         """Start a lookup in the background, with a HEAD."""
@@ -166,6 +166,7 @@ class LookupFlow:
         """
         forward = _forward(stale, self._clock())
         joins = self._lookups.is_running(key)
+        before = None if stale is not None else self._entries.removals.last(key)
         # Here and not in the lookup's task, because other clients may wait for that.
         self._origin.admit(key, joins=joins)
         if stale is None:
@@ -196,7 +197,7 @@ class LookupFlow:
                 raise
             self._entries.pin(stale)
             log.info("%s is served stale: %s", key, error)
-            ttl, reason = stale.ttl(now), "outage" if is_outage else "stale-if-error"
+            ttl, reason = stale.ttl(now), Detail.OUTAGE if is_outage else Detail.STALE_IF_ERROR
             if isinstance(error, OriginCircuitOpen):  # the origin got no request
                 return stale, CacheStatus(ttl=ttl, detail=reason), error
             return stale, CacheStatus(forward, fwd_status=error.status, ttl=ttl, collapsed=joins, detail=reason), error
@@ -208,9 +209,18 @@ class LookupFlow:
                 self._disposal.unpin(stale)
         entry = result.entry
         stored = entry.file_name is not None and not entry.is_removed and result.is_new
-        detail = None if entry.metadata.has_validator else "no-validator"
+        detail = self._detail(key, before, is_stored=stored or not result.is_new)
         status = CacheStatus(forward, fwd_status=result.status, stored=stored, collapsed=joins, detail=detail)
         return entry, status, None
+
+    def _detail(self, key: ObjectKey, before: Removal | None, *, is_stored: bool) -> Detail | None:
+        """Return why the object is not stored, or else why it was not in the cache. `before` is of before the lookup.
+
+        Returns None if that is not known.
+        """
+        after = None if is_stored else self._entries.removals.last(key)
+        known = after if after is not None and isinstance(after.reason, StorageRefusal) else before
+        return None if known is None else Detail(known.reason.value)
 
     # --- inside a lookup's task ------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from bucketfront.cache.statistics import Counters, Found
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.storage import Region
 from bucketfront.errors import NotCached, OriginError, StoreError
-from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import Demand, Span
 
@@ -98,7 +98,9 @@ class Reader:
             if span.start < span.stop and self.status.hit:
                 self._awaits_status = True
                 self._lacked = Forward.MISS
-                self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl)
+                known = self._context.fetch_context.entries.removals.last(self._entry.key)
+                detail = None if known is None else Detail(known.reason.value)
+                self.status = CacheStatus(Forward.MISS, ttl=self.status.ttl, detail=detail)
             return
         if self._held is None:
             self._held = self._entry.present

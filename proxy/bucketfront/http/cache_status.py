@@ -20,13 +20,46 @@ class Forward(StrEnum):
     PARTIAL = "partial"
 
 
+class Detail(StrEnum):
+    """Why the cache did what it did (RFC 9211 section 2.8), from a closed set. docs/http.md has the same table."""
+
+    # A stale response, or none.
+    STALE_WHILE_REVALIDATE = "stale-while-revalidate"
+    STALE_IF_ERROR = "stale-if-error"
+    OUTAGE = "outage"
+    ORIGIN_UNAVAILABLE = "origin-unavailable"
+    # A request that the cache does not see.
+    REFUSED = "refused"
+    OPTIONS = "options"
+    # Why an object that was in the cache is there no longer, as far as that is remembered.
+    SPACE = "space"
+    IDLE = "idle"
+    PURGED = "purged"
+    WRITTEN = "written"
+    CHANGED = "changed"
+    DELETED = "deleted"
+    CORRUPT = "corrupt"
+    INCOMPLETE = "incomplete"
+    LOST = "lost"
+    # Why an object is not stored.
+    NO_STORE = "no-store"
+    PRIVATE = "private"
+    RULE = "rule"
+    NO_VALIDATOR = "no-validator"
+    TOO_LARGE = "too-large"
+    NO_ROOM = "no-room"
+    DISK_FULL = "disk-full"
+    DISK_FAILING = "disk-failing"
+    OVERTAKEN = "overtaken"
+
+
 @dataclass(frozen=True, slots=True)
 class CacheStatus:
     """The report on one request. `str` returns the header value.
 
     Without `fwd` it is a hit, because RFC 9211 makes `hit` and `fwd` exclude each other. `fwd_status` is the origin's
     status. `ttl` is the remaining freshness in seconds, negative for a stale response. `stored` and `collapsed` are as
-    in sections 2.5 and 2.6, and `detail` is free text.
+    in sections 2.5 and 2.6.
     """
 
     fwd: Forward | None = None
@@ -34,7 +67,7 @@ class CacheStatus:
     ttl: float | None = None
     stored: bool = False
     collapsed: bool = False
-    detail: str | None = None
+    detail: Detail | None = None
 
     @property
     def hit(self) -> bool:
@@ -52,7 +85,7 @@ class CacheStatus:
         if self.collapsed:
             parts.append("collapsed")
         if self.detail is not None:
-            parts.append(f"detail={_string(self.detail)}")
+            parts.append(f'detail="{self.detail}"')
         return "; ".join(parts)
 
 
@@ -62,13 +95,3 @@ def _integer(value: float) -> int:
     It is rounded down, so that a stale response never has 0.
     """
     return math.floor(max(-_MAX_INTEGER, min(value, _MAX_INTEGER)))
-
-
-def _string(text: str) -> str:
-    """Return a string of printable ASCII with escaped quotes and backslashes (RFC 8941 section 3.3.3).
-
-    Any other character becomes "?".
-    """
-    printable = "".join(char if " " <= char <= "~" else "?" for char in text)
-    escaped = printable.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

@@ -12,7 +12,7 @@ from bucketfront.config.settings import Settings
 from bucketfront.errors import ProxyError
 from bucketfront.fair_share import FairShares, Resource, act_for, acting_for
 from bucketfront.http import s3_requests, tus_fields
-from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 from bucketfront.keys import split_target
 from bucketfront.request_trace import tracing
 from bucketfront.server import cors, error_responses
@@ -196,7 +196,7 @@ class Application:
         is_preflight = cors.is_preflight(request.headers)
         caller = NOBODY if is_preflight else await self._caller(exchange, request.method, mount)
         self._pipeline.check(request.method, mount, key, _field_of(request), caller, is_preflight=is_preflight)
-        exchange.status = CacheStatus(Forward.BYPASS, detail="options")
+        exchange.status = CacheStatus(Forward.BYPASS, detail=Detail.OPTIONS)
         headers, further_fields = exchange.headers(), tuple[str, ...]()
         if self._tus is not None and self._router.tus(request.method, request.raw_path) is not None:
             headers.extend(self._tus.options())

@@ -51,7 +51,7 @@ from bucketfront.errors import (
 from bucketfront.http import negotiation, s3_requests
 from bucketfront.http.aws_chunked import BadChunks
 from bucketfront.http.body_checksums import ChecksumMismatch
-from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 from bucketfront.http.delete_objects import MalformedXml, MissingChecksum, NotXml
 from bucketfront.http.multipart_form import BadForm, FormWithoutFile
 from bucketfront.http.query import BadQuery, NoSuchOperation, QueryTooLong
@@ -253,13 +253,13 @@ def cache_status(error: ProxyError, method: str) -> CacheStatus:
     """Return what the cache did with a request of `method` that failed with `error`."""
     match error.cause if isinstance(error, PartlyStored) else error:
         case OriginCircuitOpen() as failed:
-            return CacheStatus(_forward(failed, method), detail="outage")
+            return CacheStatus(_forward(failed, method), detail=Detail.OUTAGE)
         case OriginUnavailable() | ObjectChanged() as failed:
-            return CacheStatus(_forward(failed, method), fwd_status=failed.status, detail="origin-unavailable")
+            return CacheStatus(_forward(failed, method), fwd_status=failed.status, detail=Detail.ORIGIN_UNAVAILABLE)
         case OriginError(response=ErrorResponse(status=status)) as failed:
             return CacheStatus(_forward(failed, method), fwd_status=status)
         case _:
-            return CacheStatus(Forward.BYPASS, detail="refused")
+            return CacheStatus(Forward.BYPASS, detail=Detail.REFUSED)
 
 
 def _forward(error: OriginError, method: str) -> Forward:

@@ -31,7 +31,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 from bucketfront.http.grammar import Headers
 from bucketfront.server.access.client_certificate import ClientCertificate, client_certificate
 from bucketfront.server.client_progress import ClientWatch, abort_if_stalled
@@ -279,7 +279,7 @@ class Connection(AiohttpConnection):
         if request.writer.output_size:
             raise ConnectionResetError("a response had begun")
         exchange = Exchange(request, self.loop.time(), of_connection=self.response_fields)
-        exchange.status = CacheStatus(Forward.BYPASS, detail="refused")
+        exchange.status = CacheStatus(Forward.BYPASS, detail=Detail.REFUSED)
         exchange.request_id = new_request_id()
         if isinstance(exc, HttpProcessingError):
             status = framing.status_of_parser_error(exc, self.max_line_size)

@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from aiohttp import hdrs
 
-from bucketfront.http.cache_status import CacheStatus, Forward
+from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 from bucketfront.server.http1.aiohttp_private import serialize_head
 from bucketfront.server.telemetry.exchange import fields_of_all
 
@@ -61,7 +61,7 @@ def refuse_at_once(accepted: socket.socket, *, is_plain: bool) -> None:
 def _response(*, has_body: bool = True) -> bytes:
     """Return the 503 to a client beyond the limit: RFC 9110 section 15.6.4."""
     body = json.dumps({"error": "too many connections"}).encode() + b"\n"
-    headers = fields_of_all(CacheStatus(Forward.BYPASS, detail="refused"), ())
+    headers = fields_of_all(CacheStatus(Forward.BYPASS, detail=Detail.REFUSED), ())
     headers[hdrs.RETRY_AFTER] = str(RETRY_AFTER_S)
     headers[hdrs.CONTENT_TYPE] = "application/json"
     headers[hdrs.CONTENT_LENGTH] = str(len(body))
