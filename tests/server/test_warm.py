@@ -13,7 +13,7 @@ from wire import Response
 from bucketfront.admin.warming import DEFAULT_PARALLEL
 from bucketfront.http.path_rules import Rules, Ruling
 from bucketfront.keys import ObjectKey
-from bucketfront.s3.listing import Listed, ListPage, list_objects
+from bucketfront.s3.listing import MAX_KEYS, Listed, ListPage, list_objects
 from bucketfront.warm import filler
 from bucketfront.warm.job import WARM_CLIENT, JobState
 from bucketfront.warm.registry import MAX_ENDED, MAX_RUNNING, JobRegistry, Wish
@@ -67,7 +67,7 @@ async def test_a_range(proxy: Proxy, s3: S3) -> None:
 
 async def test_a_prefix(proxy: Proxy, s3: S3) -> None:
     """All objects below a path are filled, page by page of S3's list, also with odd names; others are not."""
-    names = [f"p/{number:04}" for number in range(1003)] + ["p/ü ?%2F+", "p/folder/"]
+    names = [f"p/{number:04}" for number in range(MAX_KEYS + 1)] + ["p/ü ?%2F+", "p/folder/"]
     for name in names:
         s3.put(name, b"" if name.endswith("/") else b"data", CacheControl=FOREVER)
     s3.put("q", b"data")

@@ -232,8 +232,8 @@ class Cache:
 
     def _held(self, accessed_at: float, entry: Entry) -> Held:
         size, block_size = entry.metadata.size, self._fetch_context.block_size
-        runs = islice(blocks.missing(~entry.present, range(blocks.block_count(size, block_size))), MAX_SPANS)
-        spans = tuple(blocks.span_of(run, size, block_size) for run in runs)
+        runs = blocks.first_runs(entry.present, MAX_SPANS)
+        spans = tuple(blocks.span_of(range(start, stop), size, block_size) for start, stop in runs)
         return Held(entry.id, entry.key, size, spans, entry.is_complete(block_size), accessed_at, max(0, entry.uses))
 
     # --- writing ---------------------------------------------------------------------------------------------

@@ -80,7 +80,11 @@ def _followed(settings: "Settings", report: dict[str, Any], *, as_json: bool) ->
             if shows:
                 click.echo(f"\r\x1b[K{_line(report)}", err=True, nl=False)
             time.sleep(POLL_S)
-            report = call_admin(settings, "GET", path)
+            try:
+                report = call_admin(settings, "GET", path)
+            except SystemExit:
+                click.echo("the job ends with the proxy; run the same command again to go on", err=True)
+                raise
     except KeyboardInterrupt:
         report = call_admin(settings, "POST", f"{path}/cancel", {})
     finally:

@@ -183,7 +183,10 @@ class Job:
                 await self._until_one_ends()
                 continue
             if self._is_full:
-                self._become(JobState.FULL, "the cache is full: a job replaces a tenth at most; see cache.max_size")
+                self._become(
+                    JobState.FULL,
+                    "the cache is full: a job replaces a tenth at most; see cache.max_size, cache.min_free",
+                )
                 return
             item = await self._next()
             if item is not None and item.key in self._busy:

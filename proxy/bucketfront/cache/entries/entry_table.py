@@ -146,7 +146,7 @@ class EntryTable:
         entry = self.hot(key)
         if entry is not None or (entry := self._read(key)) is None:
             return entry
-        if key in self._expired_on_load:
+        if key in self._expired_on_load or entry.id in self._pending.expired:
             entry.validated_at, entry.freshness = NEVER_VALIDATED, _STALE
         return entry
 
