@@ -2,12 +2,15 @@
 #
 # docker build -t bucketfront .
 # docker build -t bucketfront --build-arg BASE=python:3.12-slim@sha256:… .   (docs/operations.md has how to find the digest)
-# docker run --read-only -p 8080:8080 -v ./proxy.yaml:/etc/bucketfront/proxy.yaml:ro -v bucketfront:/cache bucketfront
+# docker run --read-only -p 127.0.0.1:8080:8080 -v bucketfront-cache:/cache -e BUCKETFRONT_MOUNTS__0__BUCKET=my-bucket bucketfront
+# docker run --read-only … -v ./proxy.yaml:/etc/bucketfront/proxy.yaml:ro bucketfront
 #
-# The admin port listens on the container's own loopback until proxy.yaml (or BUCKETFRONT_ADMIN__HOST and
-# BUCKETFRONT_ADMIN__TOKEN) opens it. Clients that write to the container's name need it in BUCKETFRONT_SERVER__HOSTS. The
-# clients' port is open to the network, so a mount that takes writes needs its `write` rules. `origin.endpoint_url: embedded`
-# is not in the image.
+# All settings may come from the environment; /etc/bucketfront/proxy.yaml is read if it is there. Both `docker exec … bucketfront
+# purge /a` and `docker run … bucketfront check` find them too.
+#
+# The admin port listens on the container's own loopback until BUCKETFRONT_ADMIN__HOST and BUCKETFRONT_ADMIN__TOKEN (or the
+# file) open it. Clients that write to the container's name need it in BUCKETFRONT_SERVER__HOSTS. The clients' port is open to
+# the network, so a mount that takes writes needs its `write` rules. `bucketfront demo` is not in the image.
 
 ARG BASE=python:3.12-slim
 
@@ -40,14 +43,14 @@ ENV PATH=/opt/bucketfront/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     BUCKETFRONT_SERVER__HOST=0.0.0.0 \
     BUCKETFRONT_CACHE__DIR=/cache
+# proxy.yaml is the default file of the working directory, and may be missing.
+WORKDIR /etc/bucketfront
 USER 10001:10001
-WORKDIR /cache
 VOLUME /cache
 EXPOSE 8080 8081
 
-# No proxy of the environment may stand between the check and the loopback port.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 \
-    CMD ["python", "-c", "from urllib.request import ProxyHandler, build_opener; build_opener(ProxyHandler({})).open('http://127.0.0.1:8081/healthz', timeout=2)"]
+# The command finds the admin port in the same settings as the proxy, also with TLS and on another port.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["bucketfront", "healthcheck"]
 
 ENTRYPOINT ["bucketfront"]
-CMD ["serve", "-c", "/etc/bucketfront/proxy.yaml"]
+CMD ["serve"]

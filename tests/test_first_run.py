@@ -241,15 +241,6 @@ def test_healthcheck_of_tls(empty_folder: Path) -> None:
             assert result.exit_code == status, result.stderr
 
 
-def test_other_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows each command ends with status 1 and one sentence."""
-    monkeypatch.setattr(sys, "platform", "win32")
-    result = invoke("serve", "--bucket", "media")
-    assert result.exit_code == 1
-    assert result.stderr.count("\n") == 1
-    assert "WSL 2" in result.stderr
-
-
 def test_completion(tmp_path: Path) -> None:
     """Bash completes commands and options once it has read the script that the command prints."""
     program = tmp_path / "bucketfront"

@@ -134,8 +134,7 @@ def serves(image: container.Image, pid: int, ports: tuple[int, int]) -> None:
         assert (created.status, created.read()[:1]) == (201, b"{")
         connection.request("GET", "/container/film")
         assert connection.getresponse().read() == data
-    health = [word.replace("8081", str(ports[1])) for word in image.health]
-    checked = container.run_beside(image, pid, *health)
+    checked = container.run_beside(image, pid, *image.health)
     assert checked.returncode == 0, checked.stderr
     for place in ("/etc/file", "/tmp/file", "/opt/bucketfront/file"):
         refused = container.run_beside(image, pid, "touch", place)
@@ -165,7 +164,7 @@ def test_dockerfile(
     roots = tmp_path / "roots"
     roots.mkdir()
     image = container.built(clone / "Dockerfile", container.base_root(roots), roots)
-    assert (image.user, image.volumes, image.folder) == ("10001:10001", ("/cache",), "/cache")
+    assert (image.user, image.volumes, image.folder) == ("10001:10001", ("/cache",), "/etc/bucketfront")
     config = tmp_path / "proxy.yaml"
     text = origin.configuration(tmp_path).replace("server: {port: 0}", f"server: {{port: {ports[0]}}}")
     text = text.replace("admin: {port: 0}", f"admin: {{port: {ports[1]}}}")
@@ -207,7 +206,7 @@ def test_readme(made: Made, clone: Path, case: Case) -> None:
         assert words[0] == "curl", line
         return run(curl.path, "-sS", "-w", r"\n%{http_code}", *words[1:], folder=clone).stdout.decode()
 
-    _, reads = blocks("Quickstart")
+    _, reads, *_ = blocks("Quickstart")
     head, part, put = (output_of(line) for line in reads)
     assert head.startswith("HTTP/1.1 200")
     assert part.startswith("HTTP/1.1 206")

@@ -16,12 +16,13 @@ from typing import Protocol
 
 JUMP_S = 1.0  # the wall clock or a former run may be ahead by so much before that counts as a jump
 MAX_JUMPS = 64  # remembered; if one idle timeout has more, the oldest count as time that passed
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # that of macOS includes suspended time
 MAX_TIME = 1e11  # seconds since the epoch, beyond any real clock
 
 
 def boottime() -> float:
     """Return the seconds since the machine started, suspended time included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.clock_gettime(_BOOTTIME)
 
 
 class Clock(Protocol):

@@ -23,6 +23,7 @@ PATIENCE_S = 120.0
 LOOK_INTERVAL_S = 10.0  # between two looks at the progress; a look is a system call
 
 _BYTES_ACKED = struct.Struct("=120xQ")  # of struct tcp_info in linux/tcp.h
+_TCP_INFO = getattr(socket, "TCP_INFO", -1)  # no option has this number, so macOS refuses it
 
 
 class Patience:
@@ -101,7 +102,7 @@ def acknowledged_bytes(transport: asyncio.BaseTransport | None) -> int:
     """Return the bytes that the client's kernel has acknowledged, or 0 if the connection is closed or no TCP."""
     connection = None if transport is None else transport.get_extra_info("socket")
     try:
-        info = b"" if connection is None else connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+        info = b"" if connection is None else connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 128)
     except OSError:
         info = b""
     return int(_BYTES_ACKED.unpack(info)[0]) if len(info) == _BYTES_ACKED.size else 0

@@ -35,7 +35,7 @@ def damaged(folder: Folder, name: str, size: int, claims: Sequence[tuple[int, in
 def _checksum(fd: int, span: Span) -> int | None:
     was_resident = page_cache.is_resident(fd, span)
     found = checksum(fd, span)
-    if not was_resident:
+    if not was_resident and hasattr(os, "posix_fadvise"):  # macOS has none
         # Bytes that no request wanted must not push others out of memory.
         os.posix_fadvise(fd, span.start, span.length, os.POSIX_FADV_DONTNEED)
     return found

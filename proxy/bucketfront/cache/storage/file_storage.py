@@ -8,6 +8,7 @@ import asyncio
 import ctypes
 import errno
 import os
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -185,7 +186,7 @@ class FileStorage:
         await self._run(punch, file.region.fd, span, file=file)
 
     async def sync(self, file: StoredFile) -> None:
-        await self._run(os.fdatasync, file.region.fd, file=file)
+        await self._run(getattr(os, "fdatasync", os.fsync), file.region.fd, file=file)
 
     async def remove(self, name: str) -> None:
         await self._run(self._remove, name)
@@ -285,7 +286,8 @@ class FileStorage:
 
 
 def _yield_to_others() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+    if sys.platform == "linux":  # elsewhere a thread's number may be that of another process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _close_late(work: "asyncio.Future[T]") -> None:
@@ -321,8 +323,8 @@ def _read_known(fd: int, span: Span, sums: Sequence[int], block_size: int) -> by
 
 def punch(fd: int, span: Span) -> None:
     """Free the space of these bytes. Raises OSError."""
-    if span.start >= span.stop:
-        return
+    if span.start >= span.stop or not hasattr(_libc, "fallocate"):
+        return  # without holes, as on macOS, the bytes take space as long as the file, but are never read
     mode = ctypes.c_int(_KEEP_SIZE | _PUNCH_HOLE)
     if _libc.fallocate(fd, mode, ctypes.c_long(span.start), ctypes.c_long(span.length)):
         number = ctypes.get_errno()

@@ -17,6 +17,7 @@ SAMPLE_BYTES = 128 << 10  # what the kernel reads ahead by default
 READ_BYTES = 256 << 10  # at once: few calls, and little memory for each thread
 
 _SYS_CACHESTAT = 451  # the same on all architectures; Linux 6.5
+_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)  # macOS has none: what is asked here may wait for its disk
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _libc = ctypes.CDLL(None, use_errno=True)
 _peeked = memoryview(bytearray(MAX_PEEK_BYTES))
@@ -38,10 +39,12 @@ def is_resident(fd: int, span: Span) -> bool:
 
     Returns True if the kernel does not support the call, and False on a disk error, which the later read reports.
     """
+    if _NOWAIT is None:
+        return True
     try:
         for at in range(span.start, span.stop, SAMPLE_BYTES):
-            os.preadv(fd, (_one,), at, os.RWF_NOWAIT)
-        os.preadv(fd, (_one,), max(span.start, span.stop - 1), os.RWF_NOWAIT)
+            os.preadv(fd, (_one,), at, _NOWAIT)
+        os.preadv(fd, (_one,), max(span.start, span.stop - 1), _NOWAIT)
     except OSError as error:
         return error.errno == errno.EOPNOTSUPP and _counted(fd, span)
     return True
@@ -54,7 +57,7 @@ def peek(fd: int, offset: int, length: int) -> memoryview | None:
     """
     view = _peeked[:length]
     try:
-        got = os.preadv(fd, (view,), offset, os.RWF_NOWAIT)
+        got = os.preadv(fd, (view,), offset) if _NOWAIT is None else os.preadv(fd, (view,), offset, _NOWAIT)
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP or not _counted(fd, Span(offset, offset + length)):
             return None

@@ -105,7 +105,7 @@ def _replace(path: Path, folder: int | None, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(fd, rest) :]  # a disk that is nearly full writes less, and fails the next time
-        os.fdatasync(fd)
+        getattr(os, "fdatasync", os.fsync)(fd)
     finally:
         os.close(fd)
     os.replace(fresh, place, src_dir_fd=folder, dst_dir_fd=folder)

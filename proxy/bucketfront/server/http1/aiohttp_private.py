@@ -31,6 +31,11 @@ from multidict import CIMultiDict
 from bucketfront.http.grammar import Headers
 from bucketfront.http.response_fields import is_text
 
+if sys.platform == "linux":
+    from selectors import EpollSelector
+else:
+    from selectors import DefaultSelector as EpollSelector  # `new_event_loop` does not use it there
+
 if TYPE_CHECKING:
     import select
 
@@ -92,8 +97,8 @@ PRIVATE_MEMBERS = (
     PrivateMember(sslproto, "_SSLProtocolTransport", "forgets its protocol when it is closed twice"),
     PrivateMember(_SSLProtocolTransport, "_ssl_protocol", "as `_SSLProtocolTransport`"),
     PrivateMember(_SSLProtocolTransport, "_closed", "as `_SSLProtocolTransport`"),
-    PrivateMember(selectors.EpollSelector, "_selector", "polls for a bounded number of events"),
-    PrivateMember(selectors.EpollSelector, "_fd_to_key", "an event's key; `get_map` costs a call for each event"),
+    PrivateMember(EpollSelector, "_selector", "polls for a bounded number of events"),
+    PrivateMember(EpollSelector, "_fd_to_key", "an event's key; `get_map` costs a call for each event"),
 )
 
 
@@ -276,7 +281,7 @@ class AiohttpSite(web.BaseSite):
         await web.BaseSite.start(self)
 
 
-class PolledSelector(selectors.EpollSelector):
+class PolledSelector(EpollSelector):
     """asyncio's selector on Linux, with public names for its epoll object and its keys."""
 
     _selector: "select.epoll"  # the stubs have neither of the two

@@ -4,6 +4,7 @@ See docs/invariants.md#descriptors.
 """
 
 import resource
+import sys
 from dataclasses import dataclass
 
 from bucketfront.errors import ConfigError
@@ -13,6 +14,7 @@ MAX_HOT_FILES = 4096  # open files of the cache beside those of running response
 MIN_HOT_FILES = 16
 RESERVED_DESCRIPTORS = 64  # listeners, index, logs, threads at work on the disk, the resolver, credentials
 MIN_CONNECTIONS = 8
+MAX_DESCRIPTORS_OF_MACOS = 10_240  # OPEN_MAX: setrlimit(2) takes no more there, also if the hard limit is higher
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,9 @@ class DescriptorShares:
 def raise_limit() -> None:
     """Raise the soft limit to the hard one. A lower soft limit only serves programs that use select(2)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    wanted = min(hard, MAX_DESCRIPTORS_OF_MACOS) if sys.platform == "darwin" else hard
+    if soft < wanted or (wanted == resource.RLIM_INFINITY != soft):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def limit() -> int:

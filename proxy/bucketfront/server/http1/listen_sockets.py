@@ -40,7 +40,7 @@ class ListenSockets:
             one.setblocking(False)
             # Accepted sockets inherit it. Without it each client that reads slowly is given megabytes at once, and
             # others wait meanwhile. Clients that read fast get theirs out of the processor's cache.
-            if one.family != socket.AF_UNIX:
+            if one.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
             try:
                 if not isinstance(self._place, PassedPlace):  # systemd has set the backlog
