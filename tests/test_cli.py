@@ -263,6 +263,8 @@ def test_purge_by_glob_and_all(run: Run, served: Served) -> None:
     found = json.loads(listed)
     assert (status, found["purged"], found["dry_run"], len(found["objects"])) == (0, 3, True, 3)
     assert purge("--all") == (0, "3 purged\n")
+    assert purge("--tag", "release-7", "--tag", "x") == (0, "0 purged: nothing cached matches\n")
+    assert purge("--tag", "a b")[0] == purge("--tag", "")[0] == 2
     assert purge("--glob", "a\nb")[0] == purge("--glob", "")[0] == 2
 
 

@@ -39,6 +39,7 @@ from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.config.settings import Settings
 from bucketfront.fair_share import FairShares, Resource, Shares
+from bucketfront.http.cache_tags import TagFields
 from bucketfront.s3.accepted_codings import AcceptedCodings, Area
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.embedded.launcher import EXAMPLES, EmbeddedS3
@@ -312,6 +313,7 @@ class App:
             eviction=config.eviction,
             mount_of=self._areas.mount_of,
             share_of_one=self.settings.server.share_of_one,
+            tag_fields=TagFields(config.tag_headers),
         )
 
     async def _start_cache(self) -> None:

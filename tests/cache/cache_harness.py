@@ -29,10 +29,12 @@ from bucketfront.cache.scrubber import Scrubber
 from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.storage import Storage, StoredFile
+from bucketfront.config.cache_settings import CacheSettings
 from bucketfront.errors import (
     StoreError,
 )
 from bucketfront.http import freshness
+from bucketfront.http.cache_tags import TagFields
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import Demand, FromTo, Span, Suffix
 from bucketfront.keys import ObjectKey
@@ -44,6 +46,7 @@ T = TypeVar("T")
 PART = 4 * BLOCK
 NEVER = 1e6  # seconds
 MANY = 1_000_000  # tokens of a retry budget that does not limit a test
+TAG_FIELDS = TagFields(CacheSettings().tag_headers)
 TURNS = 300  # more turns of the loop than any chain of work in these tests takes
 
 
@@ -174,7 +177,7 @@ class Rig:
         self.store = WatchedStore(root, self.monotonic)
         self.index = WeightlessIndex(
             root / "index.db", origin="fake", block_size=BLOCK, is_durable=is_durable, boot=boot,
-            started_at=self.wall(),
+            started_at=self.wall(), tag_fields=TAG_FIELDS,
         )  # fmt: skip
         self._open(has_threads=has_threads)
         options = CacheOptions(
@@ -183,7 +186,7 @@ class Rig:
             policy=policy or steady(),
             negative_ttl=lambda _: negative_ttl, idle_timeout=idle_timeout, reader_timeout=reader_timeout,
             min_free=min_free, after_disconnect=after_disconnect, is_durable=is_durable,
-            eviction=eviction,
+            eviction=eviction, tag_fields=TAG_FIELDS,
         )  # fmt: skip
         self.assembly = assemble(
             self.origin, self.store, self.index, self.wall, options, storage=storage,

@@ -363,23 +363,6 @@ def test_an_entry_removed_during_a_flush_stays_removed(tmp_path: Path) -> None:
         assert len(made.entries) == 0
 
 
-def test_prefixes_find_hot_and_cold_once(tmp_path: Path) -> None:
-    """A prefix finds every published entry once, in memory or not, and no removed one."""
-    with world(tmp_path, hot_limit=2) as made:
-        for number in range(200):
-            made.add(ObjectKey("b", f"x/{number}"), float(number))
-        made.add(ObjectKey("b", "y"), 300.0)
-        made.add(ObjectKey("c", "x/1"), 301.0)
-        made.flush()
-        made.entries.cool()
-        gone = made.entries.get(ObjectKey("b", "x/7"))
-        assert gone is not None
-        made.entries.remove(gone, RemovalReason.PURGED)
-        made.add(ObjectKey("b", "x/new"), 302.0)
-        found = [entry.key.key for batch in made.entries.with_prefix("b", "x/") for entry in batch]
-        assert sorted(found) == sorted([f"x/{number}" for number in range(200) if number != 7] + ["x/new"])
-
-
 def test_a_turn_is_bounded(tmp_path: Path) -> None:
     """One turn of the event loop evicts one page of entries at most, oldest first, and reads few rows (I18)."""
     with world(tmp_path, hot_limit=10) as made:

@@ -225,3 +225,25 @@ async def test_rows_that_went_bad_end_no_purge(tmp_path: Path) -> None:
         db.execute("UPDATE entries SET file = x'FF' WHERE key < ?", (key(PAGE_ENTRIES).key.encode(),))
     async with Rig(tmp_path, origin=rig.origin) as again:
         assert await again.cache.purge(prefixes=[PREFIX]) == 2
+
+
+async def test_a_soft_purge_that_the_index_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A soft purge of entries on disk counts while the index takes no changes, and is written once it does (I16)."""
+    async with Rig(tmp_path, hot_limit=0) as rig:
+        await filled(rig, 2)
+        await rig.assembly.open_files.cool()
+
+        def fail(*_: object, **__: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(rig.index, "_write", fail)
+            assert await rig.cache.purge(prefixes=[PREFIX], soft=True) == 2
+        await rig.get(key=key(0))
+        assert rig.origin.conditional == 1
+        await rig.flusher.flush()
+        await turns()
+        rig.abandon()
+    async with Rig(tmp_path, origin=rig.origin) as again:
+        await again.get(key=key(1))
+        assert again.origin.conditional == 2

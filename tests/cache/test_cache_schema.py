@@ -1,7 +1,7 @@
 """Migrations of the index: an upgrade keeps the cache, a downgrade leaves it alone (docs/invariants.md#crash-only)."""
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from bucketfront.cache.storage import schema
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import Changes, Row
 from bucketfront.errors import IndexTooNew, StoreError
+from bucketfront.http.cache_tags import TagFields
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
@@ -103,6 +104,36 @@ async def test_a_step_that_fails_changes_nothing(
     index = opened(tmp_path)
     assert index.load(KEY) is not None
     await index.close(Changes())
+
+
+async def test_a_kill_in_the_step_to_tags(tmp_path: Path) -> None:
+    """A kill at any point of the step from 2 to 3 leaves the index as it was, and the next start takes the step (I14).
+
+    The step reads no row, so it takes as long with many rows as with one.
+    """
+    with closing(sqlite3.connect(tmp_path / "index.db")) as database:
+        database.executescript(RELEASED[2])
+        database.executemany("INSERT INTO state VALUES (?, ?)", [("boot", 0), ("block_size", BLOCK)])
+        details = '{"age": 0, "headers": [["x-amz-meta-cache-tag", "a b"]], "last_modified": null}'
+        database.execute(
+            "INSERT INTO entries VALUES (7, 'one', ?, ?, ?, '\"1\"', 5, ?, 1, 2, 3, 4096, 0)",
+            (KEY.bucket, KEY.key.encode(), f"{7:026d}", details),
+        )
+        database.execute("PRAGMA user_version = 2")
+        database.commit()
+        for count in range(1, schema.MIGRATIONS[2].count(";") + 2):
+            script = f"BEGIN IMMEDIATE; {';'.join(schema.MIGRATIONS[2].split(';')[:count])};"
+            with closing(sqlite3.connect(tmp_path / "index.db")) as killed, suppress(sqlite3.Error):
+                killed.executescript(script)
+            assert database.execute("PRAGMA user_version").fetchone() == (2,)
+    index = Index(tmp_path / "index.db", "one", block_size=BLOCK, tag_fields=TagFields(["x-amz-meta-cache-tag"]))
+    index.open()
+    assert [row.key for page in index.tagged("a", (), 9) for row in page] == []
+    assert not await index.tag_rows(9)
+    assert [row.key for page in index.tagged("a", (), 9) for row in page] == [KEY]
+    await index.close(Changes(removed=(7,)))
+    with closing(sqlite3.connect(tmp_path / "index.db")) as database:
+        assert database.execute("SELECT count(*) FROM tags").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("has_damage_note", [False, True])

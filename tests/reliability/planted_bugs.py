@@ -28,6 +28,8 @@ FILL = "tests/cache/test_cache_fill.py::"
 INDEX = "tests/cache/test_cache_index.py::"
 INTEGRITY = "tests/cache/test_cache_integrity.py::"
 PROBATION = "tests/cache/test_cache_probation.py::"
+PURGE = "tests/cache/test_cache_purge.py::"
+PURGE_TAGS = "tests/cache/test_cache_purge_tags.py::"
 RECOVERY = "tests/cache/test_cache_recovery.py::"
 SOURCE = "tests/cache/test_cache_body_stream.py::"
 SWAPPED = "tests/cache/test_cache_swapped_files.py::"
@@ -100,6 +102,66 @@ BUGS = (
         "A warm job skips an object whose time to live is over.",
         (Edit("bucketfront.cache.cache:Cache.fresh", "entry.ttl(self._clock()) <= 0 or ", ""),),
         (WARM + "test_a_stale_object",),
+    ),
+    Bug(
+        6,
+        "purged-tag-comes-back",
+        "A lookup that began before a purge of its object's tag is published after it.",
+        (
+            Edit(
+                "bucketfront.cache.fetch.single_flight:Lookups.check_tags",
+                "self._purged_tags.has_purged(tags(), lookup.began_at)",
+                "False",
+            ),
+        ),
+        (PURGE_TAGS + "test_a_lookup_that_brings_a_purged_tag",),
+    ),
+    Bug(
+        6,
+        "joined-before-the-purge",
+        "A request after a purge by tag joins a lookup that began before it, and gets what was purged.",
+        (
+            Edit(
+                "bucketfront.cache.fetch.single_flight:Lookups.join_or_start",
+                "lookup.is_outdated and joined_at > lookup.began_at",
+                "False",
+            ),
+        ),
+        (PURGE_TAGS + "test_a_request_that_joins_after_the_purge",),
+    ),
+    Bug(
+        27,
+        "tags-in-memory",
+        "A purge by tag misses entries in memory that the index does not have yet.",
+        (
+            Edit(
+                "bucketfront.cache.upkeep.purge:_Run._hot",
+                "self._selection.has(key) or self._is_tagged(entry)",
+                "self._selection.has(key)",
+            ),
+        ),
+        (PURGE_TAGS + "test_objects_with_a_tag",),
+    ),
+    Bug(
+        27,
+        "nested-mount",
+        "A purge by prefix misses the mounts below it that show other buckets.",
+        (Edit("bucketfront.admin.purge_paths:PurgePaths._reached", "path.startswith(head)", "path == head"),),
+        (SERVER + "test_purges.py::test_what_each_selection_has",),
+    ),
+    Bug(
+        27,
+        "counted-twice",
+        "A soft purge counts an entry in memory, and its row in the index as well.",
+        (Edit("bucketfront.cache.upkeep.purge:_Run._cold", "row.id not in self._in_memory", "True"),),
+        (PURGE + "test_each_object_counts_once",),
+    ),
+    Bug(
+        27,
+        "soft-purge-of-a-row",
+        "A soft purge of an entry on disk is forgotten if the index cannot take it.",
+        (Edit("bucketfront.cache.entries.entry_table:EntryTable.find", "entry.id in self._pending.expired", "False"),),
+        (PURGE + "test_a_soft_purge_that_the_index_refuses",),
     ),
     Bug(
         29,
@@ -358,7 +420,7 @@ BUGS = (
         5,
         "remembered-404",
         "A write leaves its key in the negative cache.",
-        (Edit("bucketfront.cache.upkeep.purge:Purge._void", "self._negative_cache.forget(key)", "pass"),),
+        (Edit("bucketfront.cache.upkeep.purge:Purge.void", "self._negative_cache.forget(key)", "pass"),),
         (CACHE + "test_a_purge_forgets_a_404",),
     ),
     Bug(

@@ -88,6 +88,9 @@ async def test_what_each_selection_has(nested: Proxy, wanted: dict[str, Any], co
         {"glob": "/\ud800"},
         {"glob": "x" * (MAX_GLOB_CHARS + 1)},
         {"glob": 5},
+        {"tags": ["a,b"]},
+        {"tags": [""]},
+        {"tags": "a"},
         {"all": False},
         {"prefix": "/%E4"},
         {},
@@ -128,6 +131,21 @@ async def test_what_serves_a_path_of_a_site(start: StartProxy, s3: S3) -> None:
     assert await purged(proxy, paths=["/"]) == {"purged": 1}
     assert await purged(proxy, paths=["/route"]) == {"purged": 0}
     assert await purged(proxy, paths=["/app.html"]) == {"purged": 1}
+
+
+@pytest.mark.parametrize("soft", [False, True])
+async def test_purge_by_tag(proxy: Proxy, s3: S3, soft: bool) -> None:
+    """A purge by tag has the objects whose user metadata names one of the tags, and no others."""
+    for key, tags in (("a", "red, blue"), ("b", "red"), ("c", "green"), ("d", "")):
+        s3.put(key, b"data", **({"Metadata": {"cache-tag": tags}} if tags else {}))
+        await fetched(proxy, f"/{key}")
+    dry = await purged(proxy, tags=["blue", "red"], dry_run=True)
+    assert sorted(each["path"] for each in dry["objects"]) == ["/a", "/b"]
+    assert await purged(proxy, tags=["blue", "red", "none"], soft=soft) == {"purged": 2}
+    assert await purged(proxy, tags=["green"], paths=["/c", "/d"], soft=soft) == {"purged": 2}
+    proxy.relay.reset()
+    await fetched(proxy, "/a", "/b", "/c", "/d")
+    assert len(proxy.relay.seen) == 4
 
 
 async def test_without_waiting(nested: Proxy) -> None:

@@ -14,15 +14,18 @@ from bucketfront.admin.refusal import Refused
 from bucketfront.cache import Cache, KeyRange, Purged, PurgeMode, PurgeSelection
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.errors import BadPath, NoSuchMount, StoreError
+from bucketfront.http.cache_tags import MAX_TAG_CHARS, is_tag
 from bucketfront.keys import ObjectKey
 
 MAX_PATHS = 10_000  # of one request; a prefix purges more
+MAX_TAGS = 1000  # of one request
 MAX_PATHS_PER_TURN = 64  # mapped to keys in one turn of the loop (docs/invariants.md#cost-of-a-request)
 MAX_PATH_CHARS = 8192
 MAX_OBJECTS = 1000  # that a dry run lists
 PURGE_TIMEOUT_S = 300.0  # a million entries take a tenth of it
 
 _Path = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PATH_CHARS)]
+_Tag = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TAG_CHARS)]
 
 
 class PurgeRequest(BaseModel):
@@ -36,6 +39,7 @@ class PurgeRequest(BaseModel):
     paths: Annotated[tuple[_Path, ...], Field(max_length=MAX_PATHS)] = ()
     prefix: _Path | None = None
     glob: _Path | None = None
+    tags: Annotated[tuple[_Tag, ...], Field(max_length=MAX_TAGS)] = ()
     all: StrictBool = False
     soft: StrictBool = False
     dry_run: StrictBool = False
@@ -132,10 +136,12 @@ class Purges:
             ranges += self._paths.below(wanted.prefix)
         if wanted.glob is not None:
             ranges += self._paths.matching(wanted.glob)
+        if not all(map(is_tag, wanted.tags)):
+            raise BadPath("a tag must not have commas or white space")
         keys = await self._keys(wanted.paths)
-        if not keys and not ranges and not wanted.all:
-            raise BadPath("name paths, a prefix or a glob to purge, or all")
-        return PurgeSelection.of(keys, ranges, everything=wanted.all, versions=True)
+        if not keys and not ranges and not wanted.tags and not wanted.all:
+            raise BadPath("name paths, a prefix, a glob or tags to purge, or all")
+        return PurgeSelection.of(keys, ranges, tags=wanted.tags, everything=wanted.all, versions=bool(keys))
 
     async def _keys(self, paths: Sequence[str]) -> set[ObjectKey]:
         found: set[ObjectKey] = set()

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +45,7 @@ from bucketfront.cache.upkeep.space_reservation import SpaceReservation
 from bucketfront.cache.views import Views
 from bucketfront.errors import IndexTooNew, StoreError
 from bucketfront.fair_share import Shares
+from bucketfront.http.cache_tags import TagFields
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget
 
@@ -67,6 +68,7 @@ class CacheOptions:
     to keep free on a disk of a given size. `hot_limit` bounds the entries in memory, and so the open files.
     `is_durable`: what the index claims must outlive a loss of power. `share_of_one` is what the uploads of one client
     may have of the cache, from 0 to 1. `mount_of` returns the name of a key's mount, from a closed set.
+    `tag_fields` name the tags of objects.
     """
 
     max_size: int
@@ -87,6 +89,7 @@ class CacheOptions:
     is_durable: bool = False
     eviction: Literal["lru", "s3-fifo"] = "lru"
     share_of_one: float = 1.0
+    tag_fields: TagFields = field(default_factory=TagFields)
     mount_of: Callable[[ObjectKey], str] = _no_mount
 
 
@@ -172,11 +175,12 @@ def assemble(
     readers = ReaderContext(fetch_context, clock, counters)
     purges = Purge(
         entries=entries, index=index, disposal=disposal, lookups=lookups, negative_cache=negative_cache,
-        flush=flusher.flush, is_durable=options.is_durable,
+        flush=flusher.flush, tag_fields=options.tag_fields, is_durable=options.is_durable,
     )  # fmt: skip
     flow = LookupFlow(
         fetch_context=fetch_context, lookups=lookups, negative_cache=negative_cache, disposal=disposal,
         open_files=open_files, readers=readers, clock=clock, counters=counters,
+        tag_fields=options.tag_fields,
     )  # fmt: skip
     cache = Cache(
         readers=readers, lookups=lookups, lookup_flow=flow, negative_cache=negative_cache,
@@ -263,6 +267,7 @@ def _open_index(store: FileStorage, origin_name: str, options: CacheOptions, sta
         is_durable=options.is_durable,
         boot=boot_id(),
         started_at=started_at,
+        tag_fields=options.tag_fields,
     )
     try:
         index.open()

@@ -20,6 +20,8 @@ from bucketfront.errors import StoreError
 from bucketfront.task_set import TaskSet
 
 SWEEP_RETRY_S = 5.0  # after a sweep that met a failing disk
+ROWS_TAGGED_AT_ONCE = 500  # in one transaction, about 10 ms, because flushes wait for it
+TAG_PAUSE_S = 0.02  # between two of them: a million rows take a minute
 FLUSH_BYTES = 1 << 20  # space for the changes of a second in the index's log
 INTERVAL_S = 1.0  # between steps, and so the most that a kill can make the index forget
 
@@ -27,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Housekeeper:
-    """Two tasks: one runs a step each second, the other removes stray files after the start.
+    """Three tasks: one runs a step each second, the others remove stray files and tag old rows after the start.
 
     Entries that were not used for `idle_timeout` seconds of `clock`, the cache's clock, are removed. `min_free` returns
     the bytes to keep free on a disk of a given size.
@@ -66,6 +68,7 @@ class Housekeeper:
     def start(self) -> None:
         self._tasks.start(self._run(), name="housekeeper")
         self._tasks.start(self._sweep_all(), name="sweep")
+        self._tasks.start(self._tag_rows(), name="tags of old rows")
 
     async def stop(self) -> None:
         await self._tasks.close()
@@ -146,6 +149,17 @@ class Housekeeper:
             else:
                 self.swept.set()
                 return
+
+    async def _tag_rows(self) -> None:
+        """Have the tags of rows in the index that an earlier release or other tag fields have left without."""
+        has_more = True
+        while has_more:
+            try:
+                has_more = await self._index.tag_rows(ROWS_TAGGED_AT_ONCE)
+                await asyncio.sleep(TAG_PAUSE_S)
+            except StoreError as error:
+                log.info("the tags of old entries are noted in a while: %s", error)
+                await asyncio.sleep(SWEEP_RETRY_S)
 
     async def sweep(self) -> None:
         """Remove the files that no row of the index names, which a kill left between a file and its row.

@@ -28,7 +28,7 @@ from bucketfront.cache.fetch import requests
 from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.fetch.passthrough import Spare
-from bucketfront.cache.fetch.single_flight import Lookup, LookupResult, Lookups
+from bucketfront.cache.fetch.single_flight import Lookup, LookupResult, Lookups, Run
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.cache.reader import Reader, ReaderContext
 from bucketfront.cache.statistics import Counters, Found
@@ -46,6 +46,7 @@ from bucketfront.errors import (
     ProxyError,
 )
 from bucketfront.http.cache_status import CacheStatus, Detail, Forward
+from bucketfront.http.cache_tags import TagFields
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
@@ -78,6 +79,7 @@ class LookupFlow:
         readers: ReaderContext,
         clock: Clock,
         counters: Counters,
+        tag_fields: TagFields,
     ) -> None:
         self._fetch_context = fetch_context
         self._origin = fetch_context.origin
@@ -89,6 +91,7 @@ class LookupFlow:
         self._readers = readers
         self._clock = clock
         self._counters = counters
+        self._tag_fields = tag_fields
 
     async def lookup(
         self,
@@ -116,6 +119,8 @@ class LookupFlow:
                 raise NotCached(f"{key} is not in the cache")
             else:
                 found = await self._join_or_start(key, entry, part if wants_body else None, wants_body=wants_body)
+                if found is None:
+                    continue
                 if isinstance(found, Absent):
                     return found
                 entry, status, failure = found
@@ -159,10 +164,11 @@ class LookupFlow:
 
     async def _join_or_start(
         self, key: ObjectKey, stale: Entry | None, part: FromTo | Suffix | None, *, wants_body: bool
-    ) -> tuple[Entry, CacheStatus, OriginError | None] | Absent:
+    ) -> tuple[Entry, CacheStatus, OriginError | None] | Absent | None:
         """Wait for the lookup of `key`, joined or started. The entry that it returns is pinned.
 
-        If it is stale, the error of the origin is the reason.
+        If it is stale, the error of the origin is the reason. Returns None if a purge by tag makes another lookup
+        necessary.
         """
         forward = _forward(stale, self._clock())
         joins = self._lookups.is_running(key)
@@ -179,12 +185,10 @@ class LookupFlow:
             return self._run(key, stale, part, lookup, get=wants_body)
 
         try:
-            result = await self._lookups.join_or_start(key, run, stale)
-            if joins and not result.entry.freshness.storable:
-                # RFC 9111 section 5.2.2.5: a response that must not be stored must not serve another request either.
-                self._disposal.unpin(result.entry)
-                result = await self._lookups.run_private(key, run, stale)
-                joins = False
+            found = await self._joined(key, run, stale, joins=joins)
+            if found is None:
+                return None
+            result, joins = found
         except ObjectNotFound:
             remembered = self._negative_cache.ttl(key, self._clock()) is not None
             return Absent(CacheStatus(forward, fwd_status=404, collapsed=joins, stored=remembered))
@@ -221,6 +225,20 @@ class LookupFlow:
         after = None if is_stored else self._entries.removals.last(key)
         known = after if after is not None and isinstance(after.reason, StorageRefusal) else before
         return None if known is None else Detail(known.reason.value)
+
+    async def _joined(
+        self, key: ObjectKey, run: Run, stale: Entry | None, *, joins: bool
+    ) -> tuple[LookupResult, bool] | None:
+        """Return the result of a lookup, joined or started, and whether it is that of another request.
+
+        Returns None as `Lookups.join_or_start` does.
+        """
+        result = await self._lookups.join_or_start(key, run, stale)
+        if result is None or not joins or result.entry.freshness.storable:
+            return None if result is None else (result, joins)
+        # RFC 9111 section 5.2.2.5: a response that must not be stored must not serve another request either.
+        self._disposal.unpin(result.entry)
+        return await self._lookups.run_private(key, run, stale), False
 
     # --- inside a lookup's task ------------------------------------------------------------------------------
 
@@ -303,6 +321,8 @@ class LookupFlow:
         Its waiters get this result, and must not get an older version afterwards. So an entry of another version is
         removed, and the shared lookup gets this result as a conflicting one.
         """
+        if found is not None:
+            self._lookups.check_tags(key, lookup, lambda: self._tag_fields.tags(found.headers))
         if not lookup.is_invalidated:
             return
         self._lookups.add_conflict(key, found)

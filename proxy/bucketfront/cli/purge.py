@@ -25,6 +25,7 @@ MAX_BAD_LINES = 20  # that are printed
 @click.argument("paths", nargs=-1)
 @click.option("--prefix", help="Purge all that any mount shows at paths with this begin.")
 @click.option("--glob", help="Purge the paths that match, as '/live/**/*.ts'. Patterns are those of freshness.rules.")
+@click.option("--tag", "tags", multiple=True, help="Purge the objects that have this tag. Several may be named.")
 @click.option("--all", "everything", is_flag=True, help="Purge the whole cache.")
 @click.option(
     "--file", type=click.File(encoding="utf-8-sig", errors="surrogateescape"),
@@ -38,6 +39,7 @@ def purge(
     paths: tuple[str, ...],
     prefix: str | None,
     glob: str | None,
+    tags: tuple[str, ...],
     file: TextIO | None,
     config: Path,
     *,
@@ -53,11 +55,10 @@ def purge(
     """
     selected: dict[str, Any] = {"paths": paths} if paths else {}
     selected |= {name: value for name, value in (("prefix", prefix), ("glob", glob)) if value is not None}
-    selected |= {"all": True} if everything else {}
+    selected |= {name: value for name, value in (("tags", tags), ("all", everything)) if value}
     if not selected and file is None:
-        raise click.UsageError("name PATHS, --prefix, --glob, --all or --file")
-    if glob is not None:
-        _check(glob)
+        raise click.UsageError("name PATHS, --prefix, --glob, --tag, --all or --file")
+    _check(glob, tags)
     settings, flags = load(config).settings, {"soft": soft, "dry_run": dry_run}
     outcome = _Outcome()
     if selected:
@@ -69,12 +70,18 @@ def purge(
         sys.exit(FAILED)
 
 
-def _check(glob: str) -> None:
+def _check(glob: str | None, tags: tuple[str, ...]) -> None:
+    """End the command if no path can match the glob, or no object can have one of the tags."""
     from bucketfront.errors import BadPath
+    from bucketfront.http.cache_tags import is_tag
     from bucketfront.http.glob import glob_of
 
+    for tag in tags:
+        if not is_tag(tag):
+            raise click.UsageError(f"an object cannot have the tag {tag[:80]!r}: it has commas or spaces, or no text")
     try:
-        glob_of(glob)
+        if glob is not None:
+            glob_of(glob)
     except BadPath as error:
         raise click.UsageError(str(error)) from error
 

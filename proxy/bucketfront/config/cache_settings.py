@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from bucketfront.config.checked_text import Folder
+from bucketfront.config.checked_text import Folder, TagHeader
 from bucketfront.config.quantities import GIB, KIB, MIB, Duration, Percent, Share, Size, format_size
 from bucketfront.config.section import Section
 
@@ -53,6 +53,16 @@ class CacheSettings(Section):
     """What the cache outlives: the end of the process, `kill -9` included, or a loss of power as well. `power` syncs
     data before the index claims it, and purges before their response. After a loss of power in `process` mode,
     bucketfront checks blocks and revalidates versions before it uses them."""
+
+    tag_headers: tuple[TagHeader, ...] = (
+        "x-amz-meta-cache-tag",
+        "x-amz-meta-surrogate-key",
+        "Cache-Tag",
+        "Surrogate-Key",
+    )
+    """The headers of objects that name their tags, for `bucketfront purge --tag`. S3 stores `x-amz-meta-` headers; some
+    S3-alikes store `Cache-Tag` and `Surrogate-Key` as well. A list has commas or spaces between the tags. If this
+    changes, the next start reads the tags of all cached objects again, in the background."""
 
     @field_validator("block_size")
     @classmethod

@@ -18,6 +18,7 @@ from bucketfront.config.listen_host import normalised
 from bucketfront.config.pem_file import certificate_problem
 from bucketfront.http.grammar import is_field_value, is_token
 from bucketfront.http.key_template import KeyTemplate
+from bucketfront.http.response_fields import USER_METADATA_PREFIX
 
 MAX_PREFIX_BYTES = 1024  # the length of S3's longest key
 MIN_TOKEN_CHARS = 16  # as many hex digits have 64 bits, which nobody guesses over a network
@@ -156,6 +157,13 @@ def _field_name(name: str) -> str:
     return name
 
 
+def _tag_header(name: str) -> str:
+    lower = _field_name(name).lower()
+    if lower not in ("cache-tag", "surrogate-key") and not lower.startswith(USER_METADATA_PREFIX):
+        raise ValueError("must be Cache-Tag, Surrogate-Key, or the name of a header that begins with x-amz-meta-")
+    return name
+
+
 def _rule_field(name: str) -> str:
     if _field_name(name).lower() in _RESERVED:
         raise ValueError("is not for a rule to set: it follows from the bytes, the cache or the connection")
@@ -222,6 +230,7 @@ Endpoint = Annotated[str, "URL or `embedded`", AfterValidator(_endpoint)]
 AccountId = Annotated[str, "12 digits", AfterValidator(_account_id)]
 WebOrigin = Annotated[str, "web origins or `*`", AfterValidator(_web_origin)]
 FieldName = Annotated[str, "header names or `*`", AfterValidator(_field_name)]
+TagHeader = Annotated[str, "header names", AfterValidator(_tag_header)]
 RuleField = Annotated[str, "header name", AfterValidator(_rule_field)]
 AcceptEncoding = Annotated[str, "content codings", AfterValidator(_accept_encoding)]
 FieldValue = Annotated[str, "header value", AfterValidator(_field_value)]

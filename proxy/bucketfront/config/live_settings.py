@@ -39,6 +39,7 @@ NEEDS_RESTART: Mapping[str, str] = {
     "cache.after_disconnect": "running downloads have it",
     "cache.read_ahead_max": "running downloads have it",
     "cache.durability": "the index is opened with it",
+    "cache.tag_headers": "the index is opened with it",
 }
 """Settings that only a restart applies, each with the reason."""
 

@@ -18,6 +18,9 @@ OBJECT_HEADERS = (
     "CDN-Cache-Control",
     "Surrogate-Control",
     "Expires",
+    # Tags, by which a CDN in front and bucketfront itself purge objects.
+    "Cache-Tag",
+    "Surrogate-Key",
 )
 
 # The fields that a 304 renews (RFC 9111 section 3.2): how long the response may be used.

@@ -15,8 +15,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # Of the fields that bucketfront reads or passes on, those that are lists. User metadata is one as well (S3 User Guide,
 # "Working with object metadata"). A repeated line of another field is either a copy or a contradiction.
 _LISTS = frozenset(
-    {"cache-control", "cdn-cache-control", "surrogate-control", "content-encoding", "content-language", "vary"}
-)
+    {"cache-control", "cdn-cache-control", "surrogate-control", "content-encoding", "content-language", "vary",
+     "cache-tag", "surrogate-key"}
+)  # fmt: skip
 USER_METADATA_PREFIX = "x-amz-meta-"
 
 

@@ -9,7 +9,7 @@
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, MAX_USES, Entry, EntryState
@@ -463,34 +463,6 @@ class EntryTable:
     def _is_cold(self, row: Outline) -> bool:
         hot = self._hot.get(row.key)
         return self._pending.is_current(row.id) and (hot is None or hot.id != row.id)
-
-    def versions_of(self, keys: Sequence[ObjectKey]) -> Iterator[list[Entry]]:
-        """Yield the entries of all versions with an id of these objects, in batches as `with_prefix`."""
-        names = {key[:2] for key in keys}
-        yield from self._pages([hot for hot in self._hot if hot.version is not None and hot[:2] in names])
-        for key in keys:
-            yield from self._below(key.bucket, f"{key.key}\0")
-
-    def with_prefix(self, bucket: str, prefix: str) -> Iterator[list[Entry]]:
-        """Yield the entries below a prefix, hot or not, in batches. The caller may `await` between two batches."""
-        yield from self._pages([key for key in self._hot if key.bucket == bucket and key.key.startswith(prefix)])
-        yield from self._below(bucket, prefix)
-
-    def _pages(self, keys: list[ObjectKey]) -> Iterator[list[Entry]]:
-        """Yield those that are still in memory when their batch comes. The index has the others."""
-        for at in range(0, len(keys), PAGE_ENTRIES):
-            yield [entry for key in keys[at : at + PAGE_ENTRIES] if (entry := self._hot.get(key)) is not None]
-
-    def _below(self, bucket: str, prefix: str) -> Iterator[list[Entry]]:
-        after = b""
-        while rows := self._index.with_prefix(bucket, prefix, after, PAGE_ENTRIES):
-            after = encode_key(rows[-1].key)
-            # A lookup may have loaded an entry meanwhile; then it is the one in memory.
-            yield [
-                self._hot.get(row.key) or Entry.from_row(row, Freshness(0.0), self._index.epoch)
-                for row in rows
-                if row.id not in self._pending.tombstones
-            ]
 
     def of_row(self, row: Outline) -> Entry | None:
         """Return the entry of a row: the one in memory, else one that is only good to be removed.

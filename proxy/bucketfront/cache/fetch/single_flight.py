@@ -18,15 +18,19 @@ lookup began. Its waiters still get the result, and the cache does not keep it: 
 (docs/invariants.md#no-stale-fill). The lookup that is SHARED when an INVALIDATED one ends gets its
 result as a conflicting one.
 If the two differ, the second one is not published either, because it may be the older one.
+
+A purge by tag cannot name the lookups that it invalidates, because only the response has the tags. `check_tags`
+invalidates such a lookup once the response is there. A request that joined it after the purge looks again.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from bucketfront.cache.entries.entry import Entry
+from bucketfront.cache.fetch.purged_tags import PurgedTags
 from bucketfront.errors import OriginUnavailable, ProxyError
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
@@ -69,13 +73,16 @@ class Lookup:
     """A running lookup.
 
     `conflicting_results` are those of invalidated lookups that ended since it began, None for a 404. `on_end` is
-    called at its end in any case.
+    called at its end in any case. `began_at` is the number of the last purge by tag before it began. If a later one had
+    a tag of the response, `is_outdated` is true.
     """
 
     state: LookupState = LookupState.SHARED
     waiters: "list[asyncio.Future[LookupResult]]" = field(default_factory=list)
     conflicting_results: list[Metadata | None] = field(default_factory=list)
     on_end: Callable[[], None] | None = None
+    began_at: int = 0
+    is_outdated: bool = False
 
     @property
     def is_invalidated(self) -> bool:
@@ -104,6 +111,8 @@ class Lookups:
         self._pin = pin
         self._unpin = unpin
         self._shared: dict[ObjectKey, Lookup] = {}
+        self._running: dict[Lookup, None] = {}  # all of them, in the order of their start
+        self._purged_tags = PurgedTags()
         self.tasks = TaskSet()
         self.started = 0  # lookups that were started to the origin
         self.joined = 0  # requests that waited for the lookup of another one
@@ -112,17 +121,23 @@ class Lookups:
         """Return whether a request for `key` would join a lookup."""
         return key in self._shared
 
-    async def join_or_start(self, key: ObjectKey, run: Run, stale: Entry | None) -> LookupResult:
+    async def join_or_start(self, key: ObjectKey, run: Run, stale: Entry | None) -> LookupResult | None:
         """Join the shared lookup of `key`, or start one with `run`. The caller must unpin the entry of the result.
 
-        Raises what `run` raises.
+        Returns None if the response has a tag that was purged after the lookup began and before this call, so that the
+        caller must look again. Raises what `run` raises.
         """
         lookup = self._shared.get(key)
         if lookup is None:
             lookup = self.start(key, run, stale)
         else:
             self.joined += 1
-        return await self.result(lookup)
+        joined_at = self._purged_tags.number
+        result = await self.result(lookup)
+        if lookup.is_outdated and joined_at > lookup.began_at:
+            self._unpin(result.entry)
+            return None
+        return result
 
     async def run_private(self, key: ObjectKey, run: Run, stale: Entry | None) -> LookupResult:
         """Run a private lookup with `run`, otherwise as `join_or_start`."""
@@ -159,6 +174,19 @@ class Lookups:
             if (lookup := self._shared.pop(key, None)) is not None:
                 _advance(lookup, _Event.INVALIDATE)
 
+    def purge_tags(self, tags: Iterable[str]) -> None:
+        """Let no running lookup publish an object that has one of these tags."""
+        self._purged_tags.add(tags)
+        self._forget_tags()
+
+    def check_tags(self, key: ObjectKey, lookup: Lookup, tags: Callable[[], Collection[str]]) -> None:
+        """Invalidate a lookup if a tag of its response was purged since it began. `tags` returns those."""
+        if lookup.state is not LookupState.SHARED or not self._purged_tags.number > lookup.began_at:
+            return
+        if self._purged_tags.has_purged(tags(), lookup.began_at):
+            lookup.is_outdated = True
+            self.invalidate([key])
+
     def add_conflict(self, key: ObjectKey, found: Metadata | None) -> None:
         """Note the result of an invalidated lookup of `key` with the shared one, if there is one."""
         if (lookup := self._shared.get(key)) is not None:
@@ -170,6 +198,8 @@ class Lookups:
 
     def _begin(self, key: ObjectKey, lookup: Lookup, run: Run, stale: Entry | None) -> None:
         self.started += 1
+        self._running[lookup] = None
+        lookup.began_at = self._purged_tags.number
         if stale is not None:
             # Before the lookup gets its turn, the entry might leave memory and return as another object.
             self._pin(stale)
@@ -181,6 +211,9 @@ class Lookups:
         if lookup.state is LookupState.SHARED:
             del self._shared[key]
         _advance(lookup, _Event.END)
+        del self._running[lookup]
+        if self._purged_tags:
+            self._forget_tags()
         waiters = [waiter for waiter in lookup.waiters if not waiter.done()]
         error = OriginUnavailable("shutting down") if task.cancelled() else task.exception()
         if error is not None:
@@ -200,6 +233,10 @@ class Lookups:
             self._unpin(stale)
         if lookup.on_end is not None:
             lookup.on_end()
+
+    def _forget_tags(self) -> None:
+        oldest = next(iter(self._running), None)
+        self._purged_tags.forget(self._purged_tags.number if oldest is None else oldest.began_at)
 
 
 def _advance(lookup: Lookup, event: _Event) -> None:

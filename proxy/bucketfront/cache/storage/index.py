@@ -13,7 +13,7 @@ import math
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -23,6 +23,7 @@ from urllib.parse import quote
 from bucketfront.cache.storage import records, schema
 from bucketfront.cache.storage.records import Changes, Outline, Page, Row
 from bucketfront.errors import IndexTooNew, StoreError
+from bucketfront.http.cache_tags import TagFields
 from bucketfront.keys import ObjectKey
 
 T = TypeVar("T")
@@ -42,6 +43,8 @@ class Index:
     (docs/invariants.md#complete-cache-key). If `is_durable` is true, flushed rows outlive a loss of power. `boot`
     identifies the boot of the machine, and `started_at` is the start of this run, in seconds since the epoch. After a
     loss of power that may have cost the latest changes, rows are only trusted if they were validated since.
+
+    `tag_fields` name the tags of objects. Without them, the tags of rows stay as they are.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Index:
         is_durable: bool = False,
         boot: int = 0,
         started_at: float = 0.0,
+        tag_fields: TagFields | None = None,
     ) -> None:
         self._path = path
         self._database = f"file:{quote(str(path))}"
@@ -61,6 +65,7 @@ class Index:
         self._is_durable = is_durable
         self._boot = boot
         self._started_at = started_at
+        self._tag_fields = tag_fields
         self._thread = ThreadPoolExecutor(1, "index")
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
@@ -178,6 +183,13 @@ class Index:
         if not was_stopped and not is_same_boot and not self._state("durable"):
             # The loss of power may have undone the last flushes, and purges among them.
             writer.execute("UPDATE state SET value = ? WHERE name = 'trusted_from'", (math.ceil(self._started_at),))
+        if self._tag_fields is not None and self._state("tag_fields") != self._tag_fields.fingerprint:
+            # Rows have the tags of other fields. They keep those until `tag_rows` has come to them.
+            writer.execute(
+                "UPDATE state SET value = CASE name WHEN 'tag_fields' THEN ?"
+                " ELSE (SELECT coalesce(max(id), 0) FROM entries) END WHERE name IN ('tag_fields', 'untagged')",
+                (self._tag_fields.fingerprint,),
+            )
         now = {"clean": 0, "boot": self._boot, "durable": self._is_durable}
         writer.executemany("UPDATE state SET value = ? WHERE name = ?", ((value, name) for name, value in now.items()))
         self.epoch = self._state("epoch")
@@ -342,6 +354,26 @@ class Index:
             after = found[-1][0]
             yield list(self._outlines(found))
 
+    def tagged(self, tag: str, others: Sequence[str], limit: int) -> Iterator[list[Outline]]:
+        """Yield the entries of all origins with `tag` and none of the `others` in pages, as `below` does."""
+        columns = ", ".join(f"entries.{name}" for name in records.OUTLINE_COLUMNS.split(", "))
+        marks = ", ".join("?" * len(others))
+        after = 0
+        while found := self._read(
+            f"SELECT {columns} FROM tags CROSS JOIN entries ON entries.id = tags.entry"  # noqa: S608 - constants
+            " WHERE tags.tag = ? AND tags.entry > ? ORDER BY tags.entry LIMIT ?",
+            (tag, after, limit),
+        ):
+            first, after = found[0][0], found[-1][0]
+            if others:
+                known = self._read(
+                    f"SELECT entry FROM tags WHERE tag IN ({marks}) AND entry BETWEEN ? AND ?",  # noqa: S608 - marks
+                    (*others, first, after),
+                )
+                skipped = {entry for (entry,) in known}
+                found = [values for values in found if values[0] not in skipped]
+            yield list(self._outlines(found))
+
     def with_prefix(self, bucket: str, prefix: str, after: bytes, limit: int) -> list[Row]:
         """Return entries whose key begins with `prefix` and comes after `after`, in the order of the keys' bytes."""
         start, beyond = _bounds(prefix)
@@ -388,6 +420,32 @@ class Index:
         """Write the changes in one transaction, in the thread. Raises StoreError, and writes none of them then."""
         await self._in_thread(lambda: self._write(changes, clean=False))
 
+    async def tag_rows(self, limit: int) -> bool:
+        """Note the tags of up to `limit` rows that an earlier release, or one with other tag fields, has written.
+
+        Returns whether there are more such rows. Raises StoreError.
+        """
+        return await self._in_thread(lambda: self._tag_rows(limit))
+
+    def _tag_rows(self, limit: int) -> bool:
+        writer, fields = self._writer, self._tag_fields
+        if writer is None:
+            raise StoreError("the cache index could not be made anew")
+        if fields is None or not (upto := self._state("untagged")):
+            return False
+        found = writer.execute(
+            "SELECT id, metadata FROM entries WHERE id <= ? ORDER BY id DESC LIMIT ?", (upto, limit)
+        ).fetchall()
+        tagged: list[tuple[int, frozenset[str]]] = []
+        for entry, details in found:
+            with suppress(*records.DECODE_ERRORS):  # the next read of the row schedules its removal
+                tagged.append((entry, fields.tags(records.decode_headers(details))))
+        upto = found[-1][0] - 1 if len(found) == limit else 0
+        with self._transaction(writer) as cursor:
+            _write_tags(cursor, tagged)
+            cursor.execute("UPDATE state SET value = ? WHERE name = 'untagged'", (upto,))
+        return upto > 0
+
     async def space(self) -> int:
         """Return the bytes that the database's files take on the disk. Raises StoreError."""
         return await self._in_thread(lambda: sum(file.stat().st_blocks * 512 for file in self.files if file.exists()))
@@ -413,27 +471,36 @@ class Index:
         writer = self._writer
         if writer is None:
             raise StoreError("the cache index could not be made anew")
+        with self._transaction(writer) as cursor:
+            cursor.executemany("DELETE FROM entries WHERE id = ?", ((entry,) for entry in changes.removed))
+            cursor.executemany(
+                "UPDATE entries SET validated_at = ? WHERE id = ?",
+                ((records.NEVER_VALIDATED, entry) for entry in changes.expired),
+            )
+            cursor.executemany(_SUPERSEDE, (self._replaced_by(row) for row in changes.rows))
+            cursor.executemany(_UPSERT, (records.encode_row(row, self._origin) for row in changes.rows))
+            if self._tag_fields is not None:
+                _write_tags(cursor, [(row.id, self._tag_fields.tags(row.metadata.headers)) for row in changes.rows])
+            _write_pages(cursor, changes)
+            cursor.executemany("UPDATE entries SET accessed_at = max(accessed_at, ?) WHERE id = ?", changes.touched)
+            if clean:
+                cursor.execute("UPDATE state SET value = 1 WHERE name = 'clean'")
+        if clean:
+            writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @staticmethod
+    @contextmanager
+    def _transaction(writer: sqlite3.Connection) -> Iterator[sqlite3.Cursor]:
+        """Commit what the block writes, or nothing of it if the block raises."""
         writer.execute("BEGIN IMMEDIATE")
         try:
             with closing(writer.cursor()) as cursor:
-                cursor.executemany("DELETE FROM entries WHERE id = ?", ((entry,) for entry in changes.removed))
-                cursor.executemany(
-                    "UPDATE entries SET validated_at = ? WHERE id = ?",
-                    ((records.NEVER_VALIDATED, entry) for entry in changes.expired),
-                )
-                cursor.executemany(_SUPERSEDE, (self._replaced_by(row) for row in changes.rows))
-                cursor.executemany(_UPSERT, (records.encode_row(row, self._origin) for row in changes.rows))
-                _write_pages(cursor, changes)
-                cursor.executemany("UPDATE entries SET accessed_at = max(accessed_at, ?) WHERE id = ?", changes.touched)
-                if clean:
-                    cursor.execute("UPDATE state SET value = 1 WHERE name = 'clean'")
+                yield cursor
             writer.execute("COMMIT")
         except BaseException:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
             raise
-        if clean:
-            writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         if self._reader is None:
@@ -498,6 +565,12 @@ def _bounds(prefix: str) -> tuple[bytes, bytes]:
     """Return the first key that begins with `prefix`, and one behind the last."""
     start = prefix.encode()
     return start, start[:-1] + bytes((start[-1] + 1,)) if start else b"\xff"  # UTF-8 has no byte 0xFF
+
+
+def _write_tags(cursor: sqlite3.Cursor, tagged: Sequence[tuple[int, frozenset[str]]]) -> None:
+    """Replace the tags of entries by these."""
+    cursor.executemany("DELETE FROM tags WHERE entry = ?", ((entry,) for entry, _ in tagged))
+    cursor.executemany("INSERT INTO tags VALUES (?, ?)", ((tag, entry) for entry, tags in tagged for tag in tags))
 
 
 def _write_pages(cursor: sqlite3.Cursor, changes: Changes) -> None:

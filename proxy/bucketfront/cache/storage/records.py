@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
@@ -177,6 +178,13 @@ def _decode_metadata(etag: str, size: int, details: dict[str, Any]) -> Metadata:
         details.get("opaque_etag", True),
         details.get("date"),
     )
+
+
+def decode_headers(details: object) -> Headers:
+    """Return the headers of the value of the column `metadata`."""
+    if not isinstance(details, str):
+        raise TypeError(f"a column holds {type(details).__name__}")
+    return tuple((str(name), str(value)) for name, value in json.loads(details)["headers"])
 
 
 def decode_outline(values: tuple[Any, ...]) -> Outline:

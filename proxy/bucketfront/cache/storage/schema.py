@@ -14,7 +14,7 @@ from typing import Final
 
 from bucketfront.errors import IndexTooNew
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MAX_PLAUSIBLE_VERSION = 999  # a header with a higher number is damaged, not new
 
 SCHEMA = """
@@ -36,6 +36,8 @@ CREATE TABLE pages (
     sums BLOB NOT NULL,       -- CRC-32 of each block of the page, 4 bytes little endian, 0 where absent
     PRIMARY KEY (entry, page)
 ) WITHOUT ROWID;
+CREATE TABLE tags (tag TEXT NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (tag, entry)) WITHOUT ROWID;
+CREATE INDEX tags_by_entry ON tags (entry);
 CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
     UPDATE state SET value = value + NEW.bytes WHERE name = 'bytes';
     UPDATE state SET value = value + 1 WHERE name = 'entries';
@@ -47,11 +49,28 @@ CREATE TRIGGER entry_removed AFTER DELETE ON entries BEGIN
     UPDATE state SET value = value - OLD.bytes WHERE name = 'bytes';
     UPDATE state SET value = value - 1 WHERE name = 'entries';
     DELETE FROM pages WHERE entry = OLD.id;
+    DELETE FROM tags WHERE entry = OLD.id;
 END;
-INSERT INTO state VALUES ('bytes', 0), ('entries', 0), ('clean', 1), ('epoch', 0), ('durable', 0), ('trusted_from', 0);
+INSERT INTO state VALUES ('bytes', 0), ('entries', 0), ('clean', 1), ('epoch', 0), ('durable', 0), ('trusted_from', 0),
+    ('tag_fields', 0),        -- fingerprint of the header fields that name tags
+    ('untagged', 0);          -- rows with ids up to this one may lack their tags
 """
 
-MIGRATIONS: Mapping[int, str] = MappingProxyType({})
+# It reads no row, so a start with a million of them is as quick as any. The rows get their tags later, in pages.
+_TO_3 = """
+CREATE TABLE tags (tag TEXT NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (tag, entry)) WITHOUT ROWID;
+CREATE INDEX tags_by_entry ON tags (entry);
+DROP TRIGGER entry_removed;
+CREATE TRIGGER entry_removed AFTER DELETE ON entries BEGIN
+    UPDATE state SET value = value - OLD.bytes WHERE name = 'bytes';
+    UPDATE state SET value = value - 1 WHERE name = 'entries';
+    DELETE FROM pages WHERE entry = OLD.id;
+    DELETE FROM tags WHERE entry = OLD.id;
+END;
+INSERT INTO state VALUES ('tag_fields', 0), ('untagged', (SELECT coalesce(max(id), 0) FROM entries))
+"""
+
+MIGRATIONS: Mapping[int, str] = MappingProxyType({2: _TO_3})
 """The SQL that turns schema n into schema n + 1, by n. A released step never changes."""
 
 _MAGIC: Final = b"SQLite format 3\0"

@@ -6,6 +6,7 @@ A purge runs in turns of the event loop, and no order of its steps lets an entry
 
 1. Running lookups of selected keys are invalidated, and remembered 404s are forgotten. From now on, what a lookup
    publishes under a selected key is newer than the purge.
+   The tags of what a lookup will find are not known yet; `Lookups.check_tags` compares them later.
 2. Entries in memory are handled, as of one moment after step 1. Lookups that ended before have published theirs there.
 3. Rows of the index are handled page by page. An entry that left memory during step 2 has its row, because only
    flushed entries leave.
@@ -30,10 +31,12 @@ from bucketfront.cache.storage.records import Outline
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.purge_selection import PurgeSelection
 from bucketfront.errors import StoreError
+from bucketfront.http.cache_tags import TagFields
 from bucketfront.keys import ObjectKey
 from bucketfront.task_set import TaskSet
 
 MAX_SAMPLE = 1000  # keys that a purge returns
+ROWS_TAGGED_AT_ONCE = 1000  # in one transaction of the index's thread, about 20 ms
 MAX_EXPIRED = 4096  # cold entries that are marked stale before a flush writes them, which takes some milliseconds
 
 log = logging.getLogger(__name__)
@@ -68,10 +71,12 @@ class Purge:
         lookups: Lookups,
         negative_cache: NegativeCache,
         flush: Callable[[], Awaitable[None]],
+        tag_fields: TagFields,
         is_durable: bool,
     ) -> None:
         self.entries = entries
         self.index = index
+        self.tag_fields = tag_fields
         self._disposal = disposal
         self._lookups = lookups
         self._negative_cache = negative_cache
@@ -99,14 +104,16 @@ class Purge:
             log.info("a purge in the background has ended: %d purged", purged.count)
 
     async def invalidate(self, selection: PurgeSelection) -> None:
-        """Invalidate the running lookups and forget the 404s of the selected keys."""
-        self._void(selection.keys)
+        """Invalidate the running lookups and forget the 404s of what is selected."""
+        self._lookups.purge_tags(selection.tags)
+        self.void(selection.keys)
         if selection.needs_walk:
             for page in _pages([*self._lookups.running(), *self._negative_cache.keys()]):
-                self._void([key for key in page if selection.has(key)])
+                self.void([key for key in page if selection.has(key)])
                 await asyncio.sleep(0)
 
-    def _void(self, keys: Collection[ObjectKey]) -> None:
+    def void(self, keys: Collection[ObjectKey]) -> None:
+        """Invalidate the running lookups and forget the 404s of these keys."""
         self._lookups.invalidate(keys)
         for key in keys:
             self._negative_cache.forget(key)
@@ -152,19 +159,29 @@ class _Run:
         if self._mode is not PurgeMode.COUNT:
             await self._purge.invalidate(self._selection)
         for batch in self._batches():
-            found = [entry for entry in batch if not entry.is_removed]
-            self._count += len(found)
-            self._sample += [entry.key for entry in found[: MAX_SAMPLE - len(self._sample)]]
-            if found:
-                await self._act(found)
-            await asyncio.sleep(0)
+            await self._handle(batch)
+        if self._selection.tags:
+            await self._tag_rows()
+            for batch in self._tagged_batches():
+                await self._handle(batch)
         if self._mode is PurgeMode.EXPIRE:
             await self._purge.finish_expiring()
         if self._failures:
             raise self._failures[0]
         return Purged(self._count, tuple(self._sample))
 
+    async def _handle(self, batch: list[Entry]) -> None:
+        found = [entry for entry in batch if not entry.is_removed]
+        self._count += len(found)
+        self._sample += [entry.key for entry in found[: MAX_SAMPLE - len(self._sample)]]
+        if found:
+            await self._act(found)
+        await asyncio.sleep(0)
+
     async def _act(self, found: list[Entry]) -> None:
+        if self._selection.tags and self._mode is not PurgeMode.COUNT:
+            # A running revalidation may get a response without the tag, which is no newer than the purge all the same.
+            self._purge.void([entry.key for entry in found])
         if self._mode is PurgeMode.REMOVE:
             try:
                 await self._purge.remove(found, self._reason)
@@ -222,11 +239,30 @@ class _Run:
 
     def _hot(self, keys: Sequence[ObjectKey]) -> Iterator[Entry]:
         for key in keys:
-            if key in self._selection.keys or not self._selection.has(key):
-                continue
-            if (entry := self._entries.hot(key)) is not None:
+            entry = None if key in self._selection.keys else self._entries.hot(key)
+            if entry is not None and (self._selection.has(key) or self._is_tagged(entry)):
                 self._in_memory.add(entry.id)
                 yield entry
+
+    def _is_tagged(self, entry: Entry) -> bool:
+        tags = self._selection.tags
+        return bool(tags) and not self._purge.tag_fields.tags(entry.metadata.headers).isdisjoint(tags)
+
+    async def _tag_rows(self) -> None:
+        """Have the tags of all rows in the index. The housekeeper may not have come to them after an upgrade."""
+        while await self._index.tag_rows(ROWS_TAGGED_AT_ONCE):
+            pass
+
+    def _tagged_batches(self) -> Iterator[list[Entry]]:
+        """Yield what `_batches` does not: the entries on disk that have a tag."""
+        selection = self._selection
+        if selection.everything:
+            return
+        for number, tag in enumerate(selection.tags):
+            for rows in self._index.tagged(tag, selection.tags[:number], PAGE_ENTRIES):
+                found = [entry for entry in self._cold(rows) if not selection.has(entry.key)]
+                # The index may not know yet that an entry in memory has other tags now.
+                yield [entry for entry in found if self._entries.hot(entry.key) is not entry or self._is_tagged(entry)]
 
     def _cold(self, rows: Sequence[Outline]) -> Iterator[Entry]:
         for row in rows:

@@ -34,13 +34,14 @@ class KeyRange:
 
 @dataclass(frozen=True, slots=True)
 class PurgeSelection:
-    """The objects to purge: keys, ranges of keys, and all of the cache if `everything` is true.
+    """The objects to purge: keys, ranges of keys, objects with a tag, and all of the cache if `everything` is true.
 
     `versions` includes the pinned versions of `keys`. A range always includes them.
     """
 
     keys: frozenset[ObjectKey] = frozenset()
     ranges: tuple[KeyRange, ...] = ()
+    tags: tuple[str, ...] = ()
     everything: bool = False
     versions: bool = False
 
@@ -50,6 +51,7 @@ class PurgeSelection:
         keys: Iterable[ObjectKey] = (),
         ranges: Iterable[KeyRange] = (),
         *,
+        tags: Iterable[str] = (),
         everything: bool = False,
         versions: bool = False,
     ) -> Self:
@@ -60,15 +62,15 @@ class PurgeSelection:
         for candidate in sorted(ranges, key=lambda each: (each.matches is not None, len(each.prefix))):
             if not any(known.covers(candidate) for known in kept):
                 kept.append(candidate)
-        return cls(frozenset(keys), tuple(kept), versions=versions)
+        return cls(frozenset(keys), tuple(kept), tuple(dict.fromkeys(tags)), versions=versions)
 
     @property
     def needs_walk(self) -> bool:
         """Return whether not all selected keys are known by name."""
-        return self.everything or self.versions or bool(self.ranges)
+        return self.everything or self.versions or bool(self.ranges) or bool(self.tags)
 
     def has(self, key: ObjectKey) -> bool:
-        """Return whether the selection has the key."""
+        """Return whether the selection has the key, whatever tags its object has."""
         return self.everything or self.has_by_name(key) or any(each.has(key) for each in self.ranges)
 
     def has_by_name(self, key: ObjectKey) -> bool:
