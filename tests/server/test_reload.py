@@ -11,6 +11,7 @@ import pytest
 from proxy_under_test import S3, Proxy, WallClock, descriptors_open, pattern, until
 from relay import Relay, Seen
 from reloadable import ConfigFile, Site
+from test_warm import warmed
 from wire import connected
 
 from bucketfront.admin.reloader import ReloadVerdict
@@ -47,6 +48,17 @@ async def test_a_new_rule_holds_on_open_connections(site: Site, s3: S3) -> None:
         site.config.mount["read"] = ["public"]
         await site.reload()
         assert (await connection.request("GET", "/x")).status == 200
+
+
+async def test_warm_jobs_follow(site: Site, s3: S3) -> None:
+    """A warm job that begins after a reload has the new mounts and rules."""
+    s3.put("x", b"data")
+    s3.put("a.private", b"data")
+    site.config.mount["path"] = "/new/"
+    await site.reload(freshness={"rules": [{"match": "*.private", "cache": False}]})
+    report = await warmed(site.proxy, prefix="/")
+    assert (report["filled"], report["not_stored"], report["failed"]) == (1, 1, 0)
+    assert (await site.proxy.get("/new/x")).cache_status.startswith("hit")
 
 
 async def test_prepared_responses_follow(site: Site, s3: S3) -> None:
