@@ -256,8 +256,8 @@ class AccessLogSettings(Section):
     format: Literal["json", "text"] = "json"
     """Format of a line: a JSON object, or fields for people."""
     fields: tuple[Literal["user_agent", "referer"], ...] = ("user_agent",)
-    """Further fields of each line, as clients send them, cut after 256 characters. `referer` lacks its query. Each
-    costs a hit some percent of its time."""
+    """Further fields of each line, as clients send them, cut after 256 characters. `referer` lacks its query. A field
+    costs a hit 2 % of its time if its request has it: see [docs/log-fields.md](log-fields.md)."""
     path: Text = "-"
     """File to append to. `-` is standard output. After SIGUSR1 bucketfront opens the path again, so a rotation by
     rename loses no line. If it cannot be opened, the lines go on in the old file, with a warning."""

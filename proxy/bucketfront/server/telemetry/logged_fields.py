@@ -50,8 +50,8 @@ def facts_of_many(
 
 def facts_of_trace(traceparent: bytes | str | None) -> list[tuple[str, str]]:
     """Return the facts of the client's trace."""
-    trace = None if traceparent is None else trace_context.parse(text_of(traceparent))
-    return [] if trace is None else [("trace_id", trace.trace_id), ("parent_span_id", trace.parent_id)]
+    ids = None if traceparent is None else trace_context.ids(text_of(traceparent))
+    return [] if ids is None else [("trace_id", ids[0]), ("parent_span_id", ids[1])]
 
 
 def text_of(value: bytes | str) -> str:
