@@ -108,6 +108,18 @@ class Page:
         """Choose a file in an input."""
         self._browser.call("choose", page=self._number, selector=selector, file=str(file))
 
+    def view(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Set the size of the page in pixels, and whether the reader prefers dark pages."""
+        self._browser.call("view", page=self._number, width=width, height=height, dark=dark)
+
+    def screenshot(self, file: Path) -> None:
+        """Write what is seen of the page as a PNG."""
+        self._browser.call("screenshot", page=self._number, file=str(file))
+
+    def press(self, *keys: str) -> None:
+        """Press keys, such as `Tab`, one after another."""
+        self._browser.call("press", page=self._number, keys=keys)
+
     def reload(self) -> None:
         self._browser.call("reload", page=self._number)
 

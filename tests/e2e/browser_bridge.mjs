@@ -49,6 +49,16 @@ const calls = {
     const input = await pages.get(page).$(selector);
     await input.uploadFile(file);
   },
+  async view({ page, width, height, dark }) {
+    await pages.get(page).setViewport({ width, height });
+    await pages.get(page).emulateMediaFeatures([{ name: "prefers-color-scheme", value: dark ? "dark" : "light" }]);
+  },
+  async screenshot({ page, file }) {
+    await pages.get(page).screenshot({ path: file });
+  },
+  async press({ page, keys }) {
+    for (const key of keys) await pages.get(page).keyboard.press(key);
+  },
   async reload({ page }) {
     await pages.get(page).reload();
   },

@@ -24,6 +24,7 @@ GROUPS = {
     "foreign_page": "Pages of other sites",
     "slow_attacks": "Slow clients",
     "admin_schema": "The admin port",
+    "dashboard": "The dashboard",
 }
 """The test modules `test_….py` of tests/e2e in the order of the page, and their headings."""
 

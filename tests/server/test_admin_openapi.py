@@ -76,7 +76,7 @@ async def test_each_path_responds_as_described(start: StartProxy, s3: S3, path: 
     for method in operation.methods:
         for fields, status in (
             (RIGHT, success),
-            ({}, 200 if operation.is_probe else 401),
+            ({}, 200 if operation.is_probe or operation.is_page else 401),
             ({**RIGHT, "Origin": "https://evil.example"}, 200 if operation.is_probe else 403),
             ({**RIGHT, "Host": "evil.example"}, 200 if operation.is_probe else 421),
             ({**RIGHT, "Accept": "application/json"}, success),

@@ -1,6 +1,7 @@
 """The admin listener. `openapi` has the table of its paths, and modules such as `purges` have what serves them.
 
-A request passes the checks of `AdminApplication._admit` in their order before a byte of its body is read. Probes pass
+A request passes the checks of `AdminApplication._admit` in their order, and then that of the token, before a byte
+of its body is read. Files of the dashboard need no token. Probes pass
 none of them but the framing, so that an orchestrator's always succeed. Other requests have MAX_AT_ONCE places, and
 streams of events MAX_SUBSCRIPTIONS. So a connection that is not responding can always be found, and makes way for a
 new one.
@@ -17,6 +18,7 @@ from bucketfront import __version__
 from bucketfront.admin import openapi
 from bucketfront.admin.configuration import Configurations, Effective
 from bucketfront.admin.connection import AdminConnection
+from bucketfront.admin.dashboard import Dashboard
 from bucketfront.admin.entries import Entries
 from bucketfront.admin.events import Events
 from bucketfront.admin.explanations import Explanations
@@ -111,6 +113,7 @@ class AdminApplication:
             **Configurations(self._effective).handlers,
             **Reloading(self._reload).handlers,
             **Events(self._live).handlers,
+            **Dashboard().handlers,
             "/openapi.json": self._openapi,
         }
 
@@ -132,17 +135,20 @@ class AdminApplication:
         is_read = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
         # Compared as it was sent: an escape could evade a rule for the path of a server in front.
         template = template_of(request.rel_url.raw_path, OPERATIONS)
-        if is_read and template is not None and OPERATIONS[template].is_probe:
+        operation = None if template is None else OPERATIONS[template]
+        if is_read and template is not None and operation is not None and operation.is_probe:
             return await self._handlers[template](request)
-        await self._admit(request, is_read=is_read)
-        if template is not None and OPERATIONS[template].is_stream:
+        self._admit(request, is_read=is_read)
+        if not (is_read and operation is not None and operation.is_page):
+            await self._check_token(request)
+        if operation is not None and operation.is_stream:
             return await self._dispatch(request, template)
         if self._places.locked():
             raise Refused(503, "too many requests at once", {"Retry-After": str(RETRY_AFTER_S)})
         async with self._places:
             return await self._dispatch(request, template)
 
-    async def _admit(self, request: web.BaseRequest, *, is_read: bool) -> None:
+    def _admit(self, request: web.BaseRequest, *, is_read: bool) -> None:
         """Raise Refused for a request that may not be made here. Reads no byte of its body."""
         fields = request.headers
         try:
@@ -154,7 +160,10 @@ class AdminApplication:
             raise Refused(421, str(error)) from error
         except ForeignPage as error:
             raise Refused(403, "a page of another origin may not use the admin port") from error
-        verdict = self._token.judge(fields.get(hdrs.AUTHORIZATION))
+
+    async def _check_token(self, request: web.BaseRequest) -> None:
+        """Raise Refused for a request without the token."""
+        verdict = self._token.judge(request.headers.get(hdrs.AUTHORIZATION))
         if verdict is TokenVerdict.WRONG and not await self._token.slow_down():
             wait = {"Retry-After": f"{WRONG_TOKEN_PAUSE_S:.0f}"}
             raise Refused(429, "too many wrong tokens", wait)

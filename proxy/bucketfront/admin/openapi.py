@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from bucketfront.admin import (
     configuration,
+    dashboard,
     entries,
     events,
     explanations,
@@ -38,6 +39,7 @@ OPERATIONS: Mapping[str, Operation] = {
     **exports.OPERATIONS,
     **reloading.OPERATIONS,
     **events.OPERATIONS,
+    **dashboard.OPERATIONS,
     "/openapi.json": Operation(hdrs.METH_GET, "This document", {200: (Body(Media.JSON),)}),
 }
 
@@ -99,11 +101,13 @@ def _operation(operation: Operation, method: str) -> dict[str, Any]:
     refused = {status: _response(title, FAILURE, method) for status, title in _REFUSALS.items()}
     if operation.is_probe:
         refused = {400: refused[400]}
+    if operation.is_page:
+        refused = {status: refusal for status, refusal in refused.items() if status not in (401, 429)}
     described: dict[str, Any] = {
         "summary": operation.summary,
         "responses": {str(status): response for status, response in sorted({**refused, **own}.items())},
     }
-    if not operation.is_probe:
+    if not (operation.is_probe or operation.is_page):
         described["security"] = [{"token": []}, {}]
     if operation.query is not None:
         described["parameters"] = _parameters(operation.query)

@@ -19,6 +19,9 @@ class Failure(BaseModel):
 class Media(Enum):
     JSON = "application/json"
     TEXT = "text/plain"
+    HTML = "text/html"
+    CSS = "text/css"
+    SCRIPT = "text/javascript"
     EVENTS = "text/event-stream"
 
 
@@ -35,6 +38,7 @@ class Operation:
     """What one path does. A GET is a HEAD as well. `responses` are those of its own, by status, without refusals.
 
     `request` is the model of its body, and `query` that of its parameters.
+    `is_page` is True if it needs no token, because it is the same for everybody and a browser sends none with it.
     `is_probe` is True if it needs no token, no name and no place, because an orchestrator's probe has none of them.
     `is_stream` is True if its response has no end. Such responses have a bound of their own in place of a place.
     """
@@ -45,6 +49,7 @@ class Operation:
     request: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     is_probe: bool = False
+    is_page: bool = False
     is_stream: bool = False
 
     @property
