@@ -11,7 +11,7 @@ SITE_STAMP := $(SITE)/.installed
 PIP := -m pip install --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes
 
-.PHONY: install run test long check audit sbom format e2e reliability soak bench eviction behaviours http-cache s3-servers reference site lock clean
+.PHONY: install run test long check audit sbom format e2e reliability soak bench eviction behaviours http-cache s3-servers reference man site lock clean
 
 install: $(STAMP)
 
@@ -118,6 +118,10 @@ $(SITE_STAMP): requirements-site.lock
 
 site: $(SITE_STAMP)
 	$(SITE)/bin/mkdocs build --quiet --strict
+
+# Writes proxy/bucketfront.1, the manual page, from the commands. The wheel has it.
+man: install
+	$(BIN)/python tests/manual_page.py > proxy/bucketfront.1
 
 format: install
 	$(BIN)/ruff check --fix proxy tests bench docs/site

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import log_fields_page
+import manual_page
 import pytest
 from configuration_page import Key, all_keys, page
 
@@ -192,6 +193,12 @@ def test_log_fields_page_is_current() -> None:
     """The table of docs/log-fields.md is that of the access log."""
     text = log_fields_page.PAGE.read_text()
     assert text == log_fields_page.page(text), "docs/log-fields.md differs from the code: run `make reference`"
+
+
+def test_manual_page_is_current() -> None:
+    """proxy/bucketfront.1, which the wheel has, shows all commands and options as they are."""
+    is_current = manual_page.PAGE.read_text() == manual_page.page()
+    assert is_current, "the manual page is old: run `make man`, or python tests/manual_page.py > proxy/bucketfront.1"
 
 
 def test_schema_is_current() -> None:

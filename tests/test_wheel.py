@@ -75,8 +75,9 @@ def test_the_wheel_holds_one_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.partition("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"bucketfront"}
-    assert "bucketfront/py.typed" in names
+    assert {top for top in tops if not top.endswith((".dist-info", ".data"))} == {"bucketfront"}
+    assert {"bucketfront/py.typed", "bucketfront/cli/demo.yaml", "bucketfront/s3/embedded/media/sample.mp4"} <= {*names}
+    assert [name for name in names if name.endswith("share/man/man1/bucketfront.1")]
 
 
 def test_the_wheel_in_an_empty_environment(programs: Path, moto_s3: OriginSettings, tmp_path: Path) -> None:

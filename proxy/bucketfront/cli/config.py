@@ -34,8 +34,8 @@ def show(config: Path, *, sources: bool, as_json: bool) -> None:
     """Print all settings in force, as `serve` would have them. Secrets are masked.
 
     Options take precedence over the environment, that over the file, and the file over the defaults. With --sources,
-    each setting has its source: default, the place in the file, the variable, or the option. A running proxy has what
-    was in force at its start: see GET /api/v1/config.
+    each setting has its source: default, the place in the file, the variable, or the option. GET
+    /api/v1/config has those of a running proxy, which may be of an earlier file.
     """
     settings = load(config, needs_mounts=True).effective
     if not as_json:
