@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 60.0
 HARMLESS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 CONFIG = """\
-server: {port: 0}
+server: SERVER
 admin: {port: 0}
 origin: {endpoint_url: embedded}
 mounts: [{path: /, bucket: demo}]
@@ -55,7 +55,13 @@ class Proxy:
         self.process.send_signal(number)
 
     def get(self, path: str) -> int:
-        found = re.search(rb"clients +http://(\S+)", self.errors)
+        return self._status_of(rb"clients", path)
+
+    def admin(self, path: str) -> int:
+        return self._status_of(rb"admin", path)
+
+    def _status_of(self, listener: bytes, path: str) -> int:
+        found = re.search(listener + rb" +http://(\S+)", self.errors)
         assert found is not None
         connection = http.client.HTTPConnection(found[1].decode(), timeout=TIMEOUT_S)
         try:
@@ -85,10 +91,10 @@ class Proxy:
 
 
 @contextmanager
-def running(folder: Path, log: str = "access.log") -> Iterator[Proxy]:
+def running(folder: Path, log: str = "access.log", server: str = "{port: 0}") -> Iterator[Proxy]:
     config = folder / "proxy.yaml"
     path = log if log == "-" else str(folder / log)
-    config.write_text(CONFIG.replace("DIR", str(folder / "cache")).replace("LOG", path))
+    config.write_text(CONFIG.replace("SERVER", server).replace("DIR", str(folder / "cache")).replace("LOG", path))
     command = [sys.executable, "-m", "bucketfront.cli", "serve", "-c", str(config)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BUCKETFRONT_")}
     with (
@@ -218,3 +224,31 @@ def test_signals_during_start_and_stop(tmp_path: Path) -> None:
             flood()
         assert proxy.process.returncode == 0, bytes(proxy.errors)
         assert b"Traceback" not in proxy.errors
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
+    """The first Ctrl-C begins a stop, and the second one ends the process with exit status 1 and a clear line."""
+    with running(tmp_path, server="{port: 0, stop_delay: 1h}") as proxy:
+        wait_until(proxy.is_announced)
+        proxy.send(signal.SIGINT)
+        wait_until(lambda: proxy.admin("/readyz") == 503)
+        assert proxy.get("/sample.mp4") == 200
+        proxy.send(signal.SIGINT)
+        assert proxy.process.wait(TIMEOUT_S) == 1
+    assert b"ended at once" in proxy.errors
+
+
+def test_sighup_applies_a_changed_file(proxy: Proxy) -> None:
+    """SIGHUP applies the changed file. A file that is of no use leaves its problem on standard error."""
+    config = proxy.folder / "proxy.yaml"
+    before = config.read_text()
+    config.write_text(before.replace("path: /,", "path: /new/,"))
+    proxy.send(signal.SIGHUP)
+    wait_until(lambda: b"SIGHUP: reloaded, with other values of mounts[0].path" in proxy.errors)
+    assert (proxy.get("/new/sample.mp4"), proxy.get("/sample.mp4")) == (200, 404)
+    config.write_text(before + "servre: {}\n")
+    proxy.send(signal.SIGHUP)
+    wait_until(lambda: b"SIGHUP: not reloaded (invalid)" in proxy.errors)
+    assert b"Did you mean server?" in proxy.errors
+    assert proxy.get("/new/sample.mp4") == 200
+    assert proxy.stop() == 0

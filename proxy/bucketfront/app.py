@@ -161,8 +161,19 @@ class App:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.health.phase = Phase.STOPPING
-        await self._stack.aclose()
+        is_first, self.health.phase = self.health.phase is not Phase.STOPPING, Phase.STOPPING
+        try:
+            if is_first:
+                await self._wait_until_no_traffic_comes()
+        finally:
+            await self._stack.aclose()
+
+    async def _wait_until_no_traffic_comes(self) -> None:
+        """Serve for `server.stop_delay` more seconds, while load balancers learn that the proxy is not ready."""
+        self.fast_path.adopt(None)  # its prepared heads keep connections open
+        self.listener.begin_to_drain()
+        if self.settings.server.stop_delay:
+            await asyncio.sleep(self.settings.server.stop_delay)
 
     async def _start(self) -> None:
         settings, registry = self.settings, self._registry

@@ -43,6 +43,7 @@ ANSWERS = "tests/s3/test_s3_responses.py::"
 FAULTS = "tests/s3/test_s3_faults.py::"
 SERVER = "tests/server/"
 ENDPOINT = SERVER + "test_endpoint.py::"
+RELOAD = SERVER + "test_reload.py::"
 FAIR_SHARES = SERVER + "test_fair_shares.py::"
 
 WARM = SERVER + "test_warm.py::"
@@ -2395,6 +2396,52 @@ BUGS = (
         "A mount above serves old versions of a key whose own mount does not.",
         (Edit("bucketfront.server.router:Route._deciding", "inner is not None", "False"),),
         (SERVER + "test_query.py::test_versions_of_an_inner_mount",),
+    ),
+    Bug(
+        31,
+        "reload-leaves-the-fast-path",
+        "After a reload, the fast path still serves what a new rule protects.",
+        (Edit("bucketfront.server.generation:Generations.replace", "self.fast_path.adopt(generation.plain)", "pass"),),
+        (RELOAD + "test_a_new_rule_holds_on_open_connections",),
+    ),
+    Bug(
+        30,
+        "reload-applies-half",
+        "A reload that fails leaves a part of the new configuration.",
+        (
+            Edit(
+                "bucketfront.app:App._prepare",
+                "renewal = await asyncio.to_thread(self._build, after)",
+                "self._admin.application.adopt(after); renewal = await asyncio.to_thread(self._build, after)",
+            ),
+        ),
+        (RELOAD + "test_a_refused_reload_leaves_no_half",),
+    ),
+    Bug(
+        7,
+        "reload-keeps-lifetimes",
+        "A lifetime that a reload shortens does not hold for what is in memory.",
+        (
+            Edit(
+                "bucketfront.cache.entries.entry_table:EntryTable.hot",
+                "entry.policy_number != self._policy_number",
+                "False",
+            ),
+        ),
+        (RELOAD + "test_freshness_holds_for_what_is_cached",),
+    ),
+    Bug(
+        12,
+        "stop-closes-without-a-word",
+        "A stop closes connections whose clients have just sent their next request.",
+        (
+            Edit(
+                "bucketfront.server.http1.aiohttp_private:DeferredHeadResponse.prepare",
+                "request.protocol.is_draining",
+                "False",
+            ),
+        ),
+        (SERVER + "test_stop.py::test_a_response_that_begins_in_the_stop_is_the_last",),
     ),
 )
 

@@ -128,7 +128,7 @@ def test_a_socket_that_no_listener_names(caplog: pytest.LogCaptureFixture) -> No
     assert "has passed old, which no listener" in caplog.text
 
 
-def _write_config(folder: Path, endpoint: str, bucket: str) -> Path:
+def write_config(folder: Path, endpoint: str, bucket: str) -> Path:
     file = folder / "proxy.yaml"
     file.write_text(
         f"""\
@@ -184,7 +184,7 @@ async def test_a_restart_drops_no_connection(
 ) -> None:
     """The process serves sockets that it was passed, and what connects while it is restarted waits for it."""
     s3.put("x", b"data")
-    config = _write_config(tmp_path, relay.url, s3.bucket)
+    config = write_config(tmp_path, relay.url, s3.bucket)
     web, fronts = (f"http://127.0.0.1:{one.getsockname()[1]}" for one in two)
     async with activated(config, two) as (_, lines):
         assert [line.split() for line in lines if "clients" in line] == [["clients", web], ["clients", fronts]]

@@ -221,9 +221,8 @@ def build_admin(
         keepalive_timeout=KEEP_ALIVE_TIMEOUT_S,
         max_headers=MAX_FIELDS,
     )
-    runner = web.ServerRunner(connections, handle_signals=False, shutdown_timeout=STOP_TIMEOUT_S)
     tls = None if settings.admin.tls is None else ServerTls(settings.admin.tls, ("admin", "tls"))
-    listener = Listener(runner, (ListenSite(admin_place(settings.admin), tls),), limit)
+    listener = Listener(connections, (ListenSite(admin_place(settings.admin), tls),), limit, STOP_TIMEOUT_S)
     return AdminServer(listener, application)
 
 

@@ -1,5 +1,6 @@
 """`bucketfront serve`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,30 +107,44 @@ async def _serve(loaded: "LoadedConfig", read: "Callable[[], LoadedConfig]") -> 
     import signal
     import threading
 
-    from bucketfront.app import Signals
+    from bucketfront.app import App, Signals
     from bucketfront.app import serve as run_app
     from bucketfront.server.http1.passed_sockets import PassedSockets
 
     passed = PassedSockets.take(os.environ, os.getpid())
     loop = asyncio.get_running_loop()
     signals = Signals()
-    overdue = threading.Timer(STOP_TIMEOUT_S, _end)
-    overdue.daemon = True
+    running: list[App] = []  # one, once it serves
 
     def begin_to_stop() -> None:
         if not signals.stop.is_set():
             signals.stop.set()
+            delay = running[0].settings.server.stop_delay if running else 0.0
+            overdue = threading.Timer(STOP_TIMEOUT_S + delay, _end)
+            overdue.daemon = True
             overdue.start()
+
+    def interrupt() -> None:
+        if signals.stop.is_set():
+            _end_at_once()
+        if sys.stderr.isatty():
+            click.echo("stopping, as soon as running responses have ended; Ctrl-C again ends at once", err=True)
+        begin_to_stop()
+
+    def announce(app: App) -> None:
+        app.listener.on_progress = _show_progress
+        running.append(app)
+        _announce(app)
 
     def set_in_loop(event: asyncio.Event) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(event.set)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, begin_to_stop)
+    loop.add_signal_handler(signal.SIGTERM, begin_to_stop)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
     handlers = (lambda: set_in_loop(signals.reopen)), (lambda: set_in_loop(signals.reload))
     threading.Thread(target=_take_signals, args=handlers, name="signals", daemon=True).start()
-    await run_app(read, loaded, _announce, signals, passed)
+    await run_app(read, loaded, announce, signals, passed)
 
 
 def _end() -> None:
@@ -141,6 +156,25 @@ def _end() -> None:
 
     click.echo(f"the stop took longer than {STOP_TIMEOUT_S:g} s: ended as by kill -9", err=True)
     os._exit(FAILED)
+
+
+def _end_at_once() -> None:
+    """End the process, because the operator does not wait for the running responses."""
+    import os
+
+    click.echo("ended at once: running responses were cut, and the next start verifies the cache", err=True)
+    os._exit(FAILED)
+
+
+def _show_progress(busy: int) -> None:
+    """Show how many connections a stop waits for."""
+    import logging
+
+    text = f"the stop waits for {busy} running response{'' if busy == 1 else 's'}"
+    if sys.stderr.isatty():
+        click.echo(text, err=True)
+    else:
+        logging.getLogger("bucketfront").warning("%s", text)
 
 
 def _announce(app: "App") -> None:

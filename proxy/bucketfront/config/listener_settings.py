@@ -102,6 +102,10 @@ class ServerSettings(Section):
     fast_path: Flag = True
     """Whether bucketfront serves plain hits before the HTTP parser sees them. The responses are the same either way.
     Without the fast path a hit costs many times as much."""
+    stop_delay: Duration = 0.0
+    """How long the proxy goes on to serve after SIGTERM, with `/readyz` at 503 and `Connection: close` in each
+    response. Set it to the time that load balancers need to notice, in Kubernetes about `10s`. After it no connection
+    is accepted, and running responses have 25 s to end."""
     client_share: Percentage | None = Percent(25)
     """Share that one client may have of what is limited, once it runs short: connections, requests and uploads at
     once, unfinished resumable uploads, connections to the origin. A client is its credential for a rule of

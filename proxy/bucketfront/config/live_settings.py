@@ -14,7 +14,7 @@ from bucketfront.config.section import Section
 from bucketfront.config.settings import Settings
 
 LIVE: tuple[str, ...] = (
-    "server.hosts", "server.trusted_proxies", "server.timing", "server.fast_path", "server.tls.*",
+    "server.hosts", "server.trusted_proxies", "server.timing", "server.fast_path", "server.stop_delay", "server.tls.*",
     "server.listeners.tls.*", "admin.token", "admin.tls.*", "access", "mounts", "uploads", "freshness", "cors",
     "access_log", "log", "pricing", "cache.memory", "cache.min_free", "cache.idle_timeout",
 )  # fmt: skip

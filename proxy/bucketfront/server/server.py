@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiohttp import web
-
 from bucketfront.cache import Cache
 from bucketfront.config.listener_settings import ListenerSettings, ServerSettings
 from bucketfront.config.settings import Settings
@@ -132,8 +130,7 @@ def client_listener(
         max_field_size=MAX_FIELD_BYTES,
         max_headers=MAX_FIELDS,
     )
-    runner = web.ServerRunner(connection_server, handle_signals=False, shutdown_timeout=DRAIN_TIMEOUT_S)
-    return Listener(runner, sites, connections)
+    return Listener(connection_server, sites, connections, DRAIN_TIMEOUT_S)
 
 
 def client_sites(settings: ServerSettings, passed: PassedSockets, headers: ProxyHeaders) -> list[ListenSite]:

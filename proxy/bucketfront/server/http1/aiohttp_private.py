@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import http_writer, web, web_protocol
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_writer import _serialize_headers
@@ -173,6 +174,11 @@ class AiohttpConnection(web.RequestHandler):
         return self._task_handler
 
     @property
+    def is_draining(self) -> bool:
+        """Return whether a response whose head leaves now is the last one of the connection, and has to say so."""
+        return False
+
+    @property
     def is_closing(self) -> bool:
         return self._close or self._force_close
 
@@ -257,6 +263,11 @@ class DeferredHeadResponse(web.StreamResponse):
     """
 
     _send_headers_immediately = False
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        if not self.prepared and isinstance(request.protocol, AiohttpConnection) and request.protocol.is_draining:
+            self.force_close()
+        return await super().prepare(request)
 
     async def _write_headers(self) -> None:
         await super()._write_headers()

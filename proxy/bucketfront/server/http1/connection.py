@@ -238,7 +238,7 @@ class Connection(AiohttpConnection):
         A small response has its deadline here. `Sender` has that of an object's bytes.
         """
         body = request.content
-        if self._is_last_response:
+        if self._is_last_response or (self.is_draining and not resp.prepared):
             resp.force_close()
         if not body.is_eof() and hdrs.EXPECT in request.headers:
             resp.force_close()  # the body may follow or not: RFC 9110 section 10.1.1
@@ -291,6 +291,10 @@ class Connection(AiohttpConnection):
             exchange.fault = _REFUSALS.get(status, "internal error")
             self._on_refused(exchange, status)
         return response
+
+    @property
+    def is_draining(self) -> bool:
+        return self._limit.is_draining and not self.has_queued_request and not self._receiver.has_begun_next
 
     @property
     def _is_last_response(self) -> bool:

@@ -135,6 +135,7 @@ class ConnectionLimit:
         self.leaving = 0
         self.refused = 0
         self.made_way = 0
+        self.is_draining = False  # each next response is the last one of its connection, because the proxy stops
         self._min_idle = min_idle
         self._order = IdleOrder(min_idle)
         self._clients: dict[str, _Client] = {}
@@ -171,6 +172,18 @@ class ConnectionLimit:
     def make_room(self, now: float) -> bool:
         """Close the idle connection that makes way first. Returns whether there was one."""
         return self._make_room(None, now)
+
+    def close_idle(self, latest: float) -> int:
+        """Close the connections that are idle since `latest` or longer. Return how many others have work."""
+        busy = self.open - len(self._places)
+        for occupant, place in list(self._places.items()):
+            since = occupant.idle_since()
+            if since is None:
+                busy += 1
+            elif since <= latest:
+                place.leave()
+                occupant.make_way()
+        return busy
 
     def most_connections(self) -> tuple[str, int]:
         """Return the client with the most connections, and their number. For the log."""

@@ -36,6 +36,11 @@ MAX_REJECTED_OPEN = 16  # rejected connections that may read their 503; further 
 HANDSHAKE_TIMEOUT_S = 10  # of TLS
 REPORT_INTERVAL_S = 60.0  # between two warnings that connections run short
 
+DRAIN_IDLE_S = 0.5  # at a stop, without a request, after which a connection is closed: longer than requests travel
+DRAIN_STEP_S = 0.01  # between two looks at the connections
+DRAIN_STEP_OF_ONE_S = 1e-5  # added for each connection, because a look takes time for each
+PROGRESS_INTERVAL_S = 1.0
+
 _ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 
 log = logging.getLogger(__name__)
@@ -63,15 +68,21 @@ class ListenSite:
 
 
 class Listener:
-    """Serves the requests of `runner` at all sites.
+    """Serves the requests of `server` at all sites.
 
-    Once it is started, `address` is its first URL for programs on this machine.
+    Once it is started, `address` is its first URL for programs on this machine. A stop gives requests `drain_timeout`
+    seconds to end.
     """
 
-    def __init__(self, runner: web.BaseRunner, sites: Sequence[ListenSite], connections: ConnectionLimit) -> None:
-        self._runner = runner
+    def __init__(
+        self, server: web.Server, sites: Sequence[ListenSite], connections: ConnectionLimit, drain_timeout: float
+    ) -> None:
+        # `_drain` waits for the running requests. aiohttp would close idle connections first, and lose their next ones.
+        self._runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.0)
         self._sites = tuple(sites)
         self._connections = connections
+        self._drain_timeout = drain_timeout
+        self.on_progress: Callable[[int], None] = _ignore
         self._bound: list[BoundedSite] = []
         self.address = ""
         self.descriptions: tuple[str, ...] = ()
@@ -97,11 +108,39 @@ class Listener:
         """Aiohttp's server with the open connections. None before the start."""
         return self._runner.server
 
+    def begin_to_drain(self) -> None:
+        """Let each response that begins from now on be the last of its connection, which its head says."""
+        self._connections.is_draining = True
+
     async def stop(self) -> None:
-        """Stop accepting, give the running requests the runner's time to end, and close all connections."""
+        """Stop accepting, give the running requests their time to end, and close all connections.
+
+        Calls `on_progress` with the number of busy connections, about once a second.
+        """
+        self.begin_to_drain()
         for site in self._bound:
             site.close_sockets()
+        await self._drain()
         await self._runner.cleanup()
+
+    async def _drain(self) -> None:
+        """Wait until each connection has had its last response, or has been idle for DRAIN_IDLE_S.
+
+        A client that sends requests without a pause learns from a response that it was the last. If an idle connection
+        were closed at once, a request that is on its way would be lost.
+        """
+        loop, connections = asyncio.get_running_loop(), self._connections
+        began = reported_at = loop.time()
+        while connections.open and (now := loop.time()) < began + self._drain_timeout:
+            busy = connections.close_idle(now - DRAIN_IDLE_S)
+            if busy and now >= reported_at + PROGRESS_INTERVAL_S:
+                reported_at = now
+                self.on_progress(busy)
+            await asyncio.sleep(DRAIN_STEP_S + connections.open * DRAIN_STEP_OF_ONE_S)
+
+
+def _ignore(_: int) -> None:
+    """Do nothing with the progress of a stop."""
 
 
 class BoundedSite(AiohttpSite):
