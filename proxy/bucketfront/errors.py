@@ -270,3 +270,16 @@ class CacheInUse(StoreError):
     """Another process has this cache folder open. `process` is its id, None if it is unknown."""
 
     process: int | None = None
+
+
+class AdminFailed(ProxyError):
+    """A command got no response from the admin port of the running proxy, or only a part of one."""
+
+
+class AdminRefused(AdminFailed):
+    """The admin port refused the request of a command, with this status and body."""
+
+    def __init__(self, url: str, status: int, body: bytes) -> None:
+        super().__init__(f"{url} answered {status}: {body[:500].decode(errors='replace').strip()}")
+        self.status = status
+        self.body = body

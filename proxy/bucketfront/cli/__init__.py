@@ -21,6 +21,8 @@ from bucketfront.cli import (
     serve,
     sign,
     stats,
+    tail,
+    top,
     verify,
     warm,
 )
@@ -53,5 +55,7 @@ main.add_command(reload.reload)
 main.add_command(serve.serve)
 main.add_command(sign.sign)
 main.add_command(stats.stats)
+main.add_command(tail.tail)
+main.add_command(top.top)
 main.add_command(verify.verify)
 main.add_command(warm.warm)

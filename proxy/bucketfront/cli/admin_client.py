@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bucketfront.cli.failure import fail
+from bucketfront.errors import AdminFailed, AdminRefused
 
 if TYPE_CHECKING:
     import ssl
     import urllib.request
+    from http.client import HTTPResponse
 
     from bucketfront.config.settings import Settings
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 30.0  # without a byte
+MAX_REFUSAL_BYTES = 1 << 20
 
 _MAX_PROBE_BYTES = 4096  # `/readyz` has a line for each kind of failure
 
@@ -30,8 +33,30 @@ def call_admin(
 
     It may take `timeout` seconds. One of another status than 200 ends the command, unless `refusals` has the status.
     """
+    from http.client import HTTPException
+
+    try:
+        with open_admin(settings, method, path, body, timeout) as response:
+            found: dict[str, Any] = json.load(response)
+            return found
+    except AdminRefused as error:
+        if error.status in refusals:
+            refusal: dict[str, Any] = json.loads(error.body)
+            return refusal
+        fail(str(error))
+    except AdminFailed as error:
+        fail(str(error))
+    except (OSError, ValueError, HTTPException) as error:
+        fail(f"the response to {path} broke off: {error}")
+
+
+def open_admin(
+    settings: "Settings", method: str, path: str, body: object = None, timeout: float = TIMEOUT_S
+) -> "HTTPResponse":
+    """Return the response to one request, to be read and closed. Raises AdminRefused, AdminFailed."""
     import urllib.error
     import urllib.request
+    from http.client import HTTPException
 
     url = f"{_address(settings)}{path}"
     content = None if body is None else json.dumps(body).encode()
@@ -41,17 +66,13 @@ def call_admin(
     if token is not None:
         request.add_header("Authorization", f"Bearer {token.get_secret_value()}")
     try:
-        with _opener(settings).open(request, timeout=timeout) as response:
-            found: dict[str, Any] = json.load(response)
-            return found
+        response: HTTPResponse = _opener(settings).open(request, timeout=timeout)
+        return response
     except urllib.error.HTTPError as error:
-        if error.code in refusals:
-            refusal: dict[str, Any] = json.load(error)
-            return refusal
-        fail(f"{url} answered {error.code}: {error.read(500).decode(errors='replace').strip()}")
-    except (OSError, ValueError) as error:
+        raise AdminRefused(url, error.code, error.read(MAX_REFUSAL_BYTES)) from error
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        fail(f"no answer from {url}: {reason}. Is the proxy running with this configuration?")
+        raise AdminFailed(f"no answer from {url}: {reason}. Is the proxy running with this configuration?") from error
 
 
 def probe(settings: "Settings", path: str, timeout_s: float) -> tuple[bool, str]:
