@@ -112,7 +112,9 @@ def test_help_is_cheap() -> None:
     assert heavy.intersection(found) == set()
 
 
-@pytest.mark.parametrize("arguments", [(), ("serve",), ("check",), ("purge",), ("reload",), ("stats",), ("sign",), ("tail",), ("top",)])
+@pytest.mark.parametrize(
+    "arguments", [(), ("serve",), ("check",), ("purge",), ("reload",), ("stats",), ("sign",), ("tail",), ("top",)]
+)
 def test_help(run: Run, arguments: tuple[str, ...]) -> None:
     """Every command explains itself, with exit status 0."""
     result = run(*arguments, "--help")
@@ -128,7 +130,9 @@ def test_version(run: Run) -> None:
     assert __version__ in result.output
 
 
-@pytest.mark.parametrize("command", [("serve",), ("check",), ("purge", "/x"), ("stats",), ("sign", "/x"), ("tail",), ("top",)])
+@pytest.mark.parametrize(
+    "command", [("serve",), ("check",), ("purge", "/x"), ("stats",), ("sign", "/x"), ("tail",), ("top",)]
+)
 def test_wrong_configuration(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
     """A wrong configuration ends every command with status 2, naming file, line, key and the nearest name (I30)."""
     config = tmp_path / "proxy.yaml"

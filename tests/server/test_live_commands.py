@@ -231,7 +231,7 @@ async def test_top_on_a_terminal(proxy: Proxy, s3: S3, configure: Configure) -> 
     async with live_top(configure(port_of(proxy))) as (top, terminal):
         await until(lambda: b"by requests" in terminal.text and b"/x" in terminal.text)
         terminal.press(b"b")
-        await until(lambda: b"bytes" in terminal.text)
+        await until(lambda: b"by bytes" in terminal.text)
         terminal.text = b""
         terminal.resize(10, 40)
         top.send_signal(signal.SIGWINCH)

@@ -63,10 +63,10 @@ class Screen:
                 return
             if key in _SORTS:
                 self._sort = _SORTS[key]
-            elif key == curses.KEY_RESIZE:
-                window.clear()  # terminals move what they show in ways of their own
             elif key == ord(" "):
                 self._is_paused = not self._is_paused
+            if key != -1:
+                window.clear()  # any key, and a resize, repairs a screen that other programs wrote to
             if key != -1 or self._is_due():
                 self._draw(window)
 
