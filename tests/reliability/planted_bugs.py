@@ -101,7 +101,7 @@ BUGS = (
         7,
         "stale-counts-as-fresh",
         "A warm job skips an object whose time to live is over.",
-        (Edit("bucketfront.cache.cache:Cache.fresh", "entry.ttl(self._clock()) <= 0 or ", ""),),
+        (Edit("bucketfront.cache.cache:Cache.present", "entry.ttl(self._clock()) > 0", "True"),),
         (WARM + "test_a_stale_object",),
     ),
     Bug(

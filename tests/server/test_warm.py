@@ -320,6 +320,18 @@ async def test_the_hot_set_stays(start: StartProxy, s3: S3) -> None:
     assert all([await is_hit(proxy, f"/hot/{number}") for number in range(6)])
 
 
+async def test_stale_objects_in_a_full_cache(start: StartProxy, s3: S3) -> None:
+    """A job that only revalidates what is there needs no room, however full the cache is."""
+    proxy = await start(cache={"max_size": "2MiB", "idle_timeout": "1d"})
+    for number in range(60):
+        s3.put(f"x/{number:03}", pattern(BLOCK), CacheControl="max-age=10")
+    report = await warmed(proxy, prefix="/x/", parallel=1)
+    assert report["state"] == "full"
+    proxy.clock.advance(20)
+    again = await warmed(proxy, prefix="/x/", parallel=1)
+    assert (again["state"], again["fresh"]) == ("full", report["filled"])
+
+
 async def test_an_object_larger_than_the_cache(start: StartProxy, s3: S3) -> None:
     """An object that does not fit is not stored, and the others are filled."""
     proxy = await start(cache={"max_size": "1MiB"})

@@ -204,8 +204,8 @@ class Cache:
         """Return `max_size` in bytes."""
         return self._entries.budget.limit
 
-    def fresh(self, key: ObjectKey, part: Callable[[int], Iterable[Span]]) -> Metadata | None:
-        """Return the metadata of the object if its entry is fresh and has all bytes that `part` selects of its size.
+    def present(self, key: ObjectKey, part: Callable[[int], Iterable[Span]]) -> tuple[Metadata, bool] | None:
+        """Return the metadata of an entry that has all bytes which `part` selects of its size, and whether it is fresh.
 
         Otherwise returns None. This is no use of the entry, and brings nothing into memory.
         """
@@ -213,11 +213,13 @@ class Cache:
             entry = self._entries.peek(key)
         except StoreError:  # the lookup of the object reports it
             return None
-        if entry is None or entry.ttl(self._clock()) <= 0 or (entry.metadata.size and entry.file_name is None):
+        if entry is None or (entry.metadata.size and entry.file_name is None):
             return None
-        size, block_size = entry.metadata.size, self._fetch_context.block_size
-        wanted = (blocks.mask(blocks.covering(span, block_size)) for span in part(size) if span.length)
-        return entry.metadata if all(not mask & ~entry.present for mask in wanted) else None
+        block_size = self._fetch_context.block_size
+        wanted = (blocks.mask(blocks.covering(one, block_size)) for one in part(entry.metadata.size) if one.length)
+        if any(mask & ~entry.present for mask in wanted):
+            return None
+        return entry.metadata, entry.ttl(self._clock()) > 0
 
     async def flush(self) -> None:
         """Write what memory knows of entries to the index, so that `newest` shows it."""

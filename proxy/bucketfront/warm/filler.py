@@ -97,11 +97,12 @@ class Filler:
     async def _fill(self, item: Item, owner: Owner) -> Result:
         if self.rules.ruling(item.key.key).cache is False:
             return Result(Verdict.NOT_STORED)
-        fresh = self.cache.fresh(item.key, lambda size: _spans(item, size))
-        if fresh is not None:
-            count = _length(_spans(item, fresh.size))
+        present = self.cache.present(item.key, lambda size: _spans(item, size))
+        if present is not None:
+            metadata, is_fresh = present
+            count = _length(_spans(item, metadata.size))
             self.allowance.note_present(count)
-            if not owner.follows(item, _content_type(fresh)):
+            if is_fresh and not owner.follows(item, _content_type(metadata)):
                 return Result(Verdict.FRESH, count)
             with await self._lookup(item) as reader:
                 return await self._read(item, reader, owner)
