@@ -108,6 +108,7 @@ reference: install
 	$(BIN)/python tests/configuration_page.py > docs/configuration.md
 	$(BIN)/python tests/metrics_page.py
 	$(BIN)/python tests/log_fields_page.py
+	$(BIN)/python tests/live_settings_page.py
 	$(BIN)/bucketfront config schema > docs/proxy.schema.json
 
 # The documentation as a site, in build/site. A link that leads nowhere is an error.
