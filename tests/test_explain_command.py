@@ -24,14 +24,15 @@ CANDIDATE = {
     "blocks": {"block_size": 4, "count": 4, "runs": [[0, 2]], "present": 8, "percent": 50.0, "unverified": 0},
     "absent_for": None, "refused": False, "removal": None,
 }  # fmt: skip
+LAST = {"at": 0.0, "method": "GET", "status": 502, "cache": "fwd=miss", "fault": "OriginTimeout"}
 MOUNT = {"path": "/", "bucket": "b", "prefix": "", "read": ["public"], "public": True}
 
 
 def text_of(**changed: Any) -> str:
     """Return the text for one candidate with these facts changed, without colours."""
     found = {
-        "path": "/a.mp4", "mounts": [MOUNT], "next": {"decision": "hit", "why": "it is fresh for another 30 s"},
-        "candidates": [{**CANDIDATE, **changed}],
+        "path": "/a.mp4", "last": LAST, "mounts": [MOUNT], "candidates": [{**CANDIDATE, **changed}],
+        "next": {"decision": "hit", "why": "it is fresh for another 30 s"},
     }  # fmt: skip
     return click.unstyle("\n".join(lines_of(found)))
 
@@ -39,6 +40,7 @@ def text_of(**changed: Any) -> str:
 def test_a_cached_object() -> None:
     """Object, times, lifetime and blocks are shown, and which candidate decides."""
     text = text_of()
+    assert "last       GET 502 fwd=miss, OriginTimeout, 1970-01-01 00:00:00Z" in text
     assert "next GET   hit: it is fresh for another 30 s" in text
     assert '1,000,000 bytes, video/mp4, ETag "1"' in text
     assert "1970-01-01 00:01:00Z, age 1 min" in text

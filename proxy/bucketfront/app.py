@@ -58,7 +58,8 @@ from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import build_pipeline
 from bucketfront.server.server import Server, ServerParts, build_generation, build_server
-from bucketfront.server.telemetry.access_log import AccessLog, open_access_log
+from bucketfront.server.telemetry.access_log import AccessLog, FinishedRequest, open_access_log
+from bucketfront.server.telemetry.last_responses import LastResponses
 from bucketfront.server.telemetry.live_feed import LiveFeed
 from bucketfront.server.telemetry.logged_fields import names_of
 from bucketfront.server.telemetry.sizing import SizingCurve
@@ -115,6 +116,7 @@ class App:
         )
         self.fair_shares = self._fair_shares()
         self.live_feed = LiveFeed(time.monotonic)
+        self.last_responses = LastResponses()
         self.embedded: EmbeddedS3 | None = None
         self.fast_path: FastPath
         self.certificate_watch: CertificateWatch | None = None  # None if no listener has TLS
@@ -182,7 +184,7 @@ class App:
             open_access_log(settings.access_log),
             self._clock,
             names_of(settings.access_log.fields),
-            self.live_feed.add,
+            self._observe,
             SizingCurve(settings.cache.max_size),
         )
         # It closes last, so that requests which a stop cancels have their lines as well.
@@ -265,6 +267,7 @@ class App:
             live,
             lambda: self.reloader.loaded.effective,
             self._summary,
+            self.last_responses,
         )
         self.admin = self._admin.listener
         await self._start_listener(self.admin)
@@ -386,6 +389,11 @@ class App:
         tasks = TaskSet()
         tasks.start(self.certificate_watch.run(), name="certificates")
         self._stack.push_async_callback(tasks.close)
+
+    def _observe(self, requests: Sequence[FinishedRequest]) -> None:
+        """Hand a batch of finished requests to what operators see of them."""
+        self.live_feed.add(requests)
+        self.last_responses.add(requests)
 
     def reopen_log(self) -> None:
         self.telemetry.reopen()  # it exists, because the start opens the log before its first `await`

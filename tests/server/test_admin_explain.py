@@ -5,9 +5,14 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 
 from bucketfront.config.quantities import rounded_duration
+from bucketfront.server.telemetry.access_log import AccessRecord, FinishedRequest
+from bucketfront.server.telemetry.last_responses import LastResponses
+from bucketfront.server.telemetry.logged_fields import NOTHING
 
 
 async def explain(proxy: Proxy, path: str, **further: str) -> dict[str, Any]:
@@ -109,6 +114,43 @@ async def test_each_decision_is_what_the_next_request_gets(proxy: Proxy, s3: S3)
     assert found["next"]["decision"] == "absent"
     assert found["candidates"][0]["absent_for"] == 10
     assert "hit" in await cache_of(proxy, "/gone")
+
+
+async def test_the_last_response(proxy: Proxy, s3: S3) -> None:
+    """The last response to a path is shown, by the fast path or not, and an explanation is none."""
+    s3.put("x", b"data")
+    assert (await explain(proxy, "/x"))["last"] is None
+    await proxy.get("/x?token=secret")
+    await proxy.settled()
+    for status in ("miss", "hit"):
+        assert proxy.app.telemetry.drain(timeout_s=10)
+        response = await proxy.admin("GET", "/api/v1/explain?path=/x")
+        assert b"secret" not in response.body
+        last = response.json()["last"]
+        assert (last["method"], last["status"], last["fault"]) == ("GET", 200, None)
+        assert last["at"] == proxy.clock.now
+        assert status in last["cache"]
+        proxy.clock.advance(5)
+        await proxy.get("/x")
+    assert (await proxy.get("/absent")).status == 404
+    assert proxy.app.telemetry.drain(timeout_s=10)
+    assert (await explain(proxy, "/absent"))["last"]["status"] == 404
+
+
+@given(paths=st.lists(st.integers(0, 20)), batch=st.integers(1, 5))
+def test_the_last_responses_are_bounded(paths: list[int], batch: int) -> None:
+    """At least half of the limit is remembered, never more than the limit, and each with its last response (I19)."""
+    last = LastResponses(limit=8)
+    records = [AccessRecord("GET", f"/{path}", number, "hit", "hit") for number, path in enumerate(paths)]
+    requests: list[FinishedRequest] = [(record, 0, "", float(record.status), 0.0, NOTHING) for record in records]
+    for at in range(0, len(requests), batch):
+        last.add(requests[at : at + batch])
+        assert len(last) <= 8
+    newest = {path: number for number, path in enumerate(paths)}
+    for path in list(dict.fromkeys(reversed(paths)))[:4]:
+        found = last.find(f"/{path}")
+        assert found is not None
+        assert found.status == newest[path]
 
 
 async def test_some_blocks(proxy: Proxy, s3: S3) -> None:

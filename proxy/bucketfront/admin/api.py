@@ -50,6 +50,7 @@ from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.listener import Listener, ListenSite
 from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.server.router import Router
+from bucketfront.server.telemetry.last_responses import LastResponses
 from bucketfront.warm.registry import JobRegistry
 
 MAX_AT_ONCE = 16  # requests, probes apart: a scraper, a few people
@@ -80,6 +81,7 @@ class AdminApplication:
         live: LiveFigures,
         effective: Effective,
         summary: Summary,
+        last_responses: LastResponses,
     ) -> None:
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
         self._cache = cache
@@ -90,6 +92,7 @@ class AdminApplication:
         self._live = live
         self._effective = effective
         self._summary = summary
+        self._last_responses = last_responses
         self.adopt(settings)
 
     def adopt(self, settings: Settings) -> None:
@@ -106,7 +109,7 @@ class AdminApplication:
             **Purges(self._cache, settings.mounts).handlers,
             **Fills(self._cache, router).handlers,
             **Entries(self._cache, settings.mounts).handlers,
-            **Explanations(settings, self._cache).handlers,
+            **Explanations(settings, self._cache, self._last_responses).handlers,
             **Warming(self._warm_jobs, frozenset(settings.server.names)).handlers,
             **Jobs(self._warm_jobs).handlers,
             **Exports(self._cache, router).handlers,
@@ -207,9 +210,12 @@ def build_admin(
     live: LiveFigures,
     effective: Effective,
     summary: Summary,
+    last_responses: LastResponses,
 ) -> AdminServer:
     """Return the server for operators. Raises UnusableSetting."""
-    application = AdminApplication(settings, cache, registry, health, warm_jobs, reload, live, effective, summary)
+    application = AdminApplication(
+        settings, cache, registry, health, warm_jobs, reload, live, effective, summary, last_responses
+    )
     most = max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, descriptors.limit() // DESCRIPTORS_SHARE))
     limit = ConnectionLimit(most, min_idle=0.0)
     connections = _AdminConnections(

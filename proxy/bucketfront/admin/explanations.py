@@ -1,6 +1,7 @@
 """`GET /api/v1/explain`: what the cache knows of a path, and what the next GET of it gets. It changes nothing."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import islice
 from typing import Annotated
 
@@ -27,6 +28,7 @@ from bucketfront.server.inner_mounts import InnerMounts
 from bucketfront.server.pipeline import Pipeline, inner_mounts_stage
 from bucketfront.server.router import MissingSlash, MisspelledMount, Route, Router
 from bucketfront.server.selection import candidates
+from bucketfront.server.telemetry.last_responses import LastResponses
 
 MAX_CANDIDATES = 64  # that are examined; the settings of a site give a few
 
@@ -137,10 +139,24 @@ class Outlook(_Model):
     why: str
 
 
+class LastSeen(_Model):
+    """The last response to the path, as it was sent. `at` is in seconds since the epoch.
+
+    `cache` is its Cache-Status without the proxy's name, and `fault` the reason of a failure.
+    """
+
+    at: float
+    method: str
+    status: int
+    cache: str
+    fault: str | None
+
+
 class Explanation(_Model):
-    """What is known of a path."""
+    """What is known of a path. `last` is null if no response to it is remembered."""
 
     path: str
+    last: LastSeen | None
     mounts: list[Mount]
     next: Outlook
     candidates: list[ExplainedCandidate]
@@ -159,8 +175,9 @@ OPERATIONS: Mapping[str, Operation] = {
 class Explanations:
     """Explains paths, by the functions that serve requests."""
 
-    def __init__(self, settings: Settings, cache: Cache) -> None:
+    def __init__(self, settings: Settings, cache: Cache, last_responses: LastResponses) -> None:
         self._cache = cache
+        self._last_responses = last_responses
         self._router = Router(settings.mounts, settings.uploads)
         self._inner_mounts = InnerMounts(settings.mounts)
         self._pipeline = Pipeline(inner_mounts_stage(settings))
@@ -187,10 +204,10 @@ class Explanations:
             tried = list(islice(candidates(route, query.version, coding, Dialect.HTTP), MAX_CANDIDATES))
         except (MissingSlash, MisspelledMount) as error:
             outlook = Outlook(decision=Next.REDIRECT.value, why=f"clients are redirected to {error.target}")
-            return Explanation(path=path, mounts=self._mounts(located, None), next=outlook, candidates=[])
+            return self._without_candidates(path, located, outlook)
         except ProxyError as error:
             outlook = Outlook(decision=Next.REFUSED.value, why=str(error))
-            return Explanation(path=path, mounts=self._mounts(located, None), next=outlook, candidates=[])
+            return self._without_candidates(path, located, outlook)
         found = [Examined(each, self._cache.explain(each.key), self._policy.may_store(each.key)) for each in tried]
         decides = deciding(found)
         if decides is None:
@@ -199,10 +216,19 @@ class Explanations:
             outlook = Outlook(decision=decides.next.value, why=decides.why)
         return Explanation(
             path=path,
+            last=self._last(path),
             mounts=self._mounts(route, found[0].view.key if decides is None else decides.view.key),
             next=outlook,
             candidates=[self._candidate(each, decides=each is decides) for each in found],
         )
+
+    def _without_candidates(self, path: str, route: Route, outlook: Outlook) -> Explanation:
+        mounts = self._mounts(route, None)
+        return Explanation(path=path, last=self._last(path), mounts=mounts, next=outlook, candidates=[])
+
+    def _last(self, path: str) -> LastSeen | None:
+        last = self._last_responses.find(path.partition("?")[0])
+        return None if last is None else LastSeen(**asdict(last))
 
     def _mounts(self, route: Route, key: ObjectKey | None) -> list[Mount]:
         """Return the mounts whose access rules must hold: that of the path, and an inner one of the key."""

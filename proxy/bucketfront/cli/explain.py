@@ -44,6 +44,9 @@ def lines_of(found: dict[str, Any]) -> Iterator[str]:
     yield click.style(found["path"], bold=True)
     decision = found["next"]["decision"]
     yield _line("next GET", f"{click.style(decision, fg=_COLOURS.get(decision))}: {found['next']['why']}")
+    if (last := found["last"]) is not None:
+        fault = f", {last['fault']}" if last["fault"] else ""
+        yield _line("last", f"{last['method']} {last['status']} {last['cache']}{fault}, {_date(last['at'])}")
     for mount in found["mounts"]:
         yield _line("mount", f"{mount['path']} is bucket {mount['bucket']}, prefix {mount['prefix']!r}")
         yield _line("access", "all clients may read" if mount["public"] else f"one of {', '.join(mount['read'])}")

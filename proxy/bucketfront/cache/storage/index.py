@@ -377,10 +377,12 @@ class Index:
     def with_prefix(self, bucket: str, prefix: str, after: bytes, limit: int) -> list[Row]:
         """Return entries whose key begins with `prefix` and comes after `after`, in the order of the keys' bytes."""
         start, beyond = _bounds(prefix)
+        # One lower bound, because SQLite would search by the first of two, and step through all up to the other.
+        is_behind, lowest = (">", after) if after >= start else (">=", start)
         found = self._read(
             f"SELECT {records.ROW_COLUMNS} FROM entries"  # noqa: S608 - constants
-            " WHERE origin = ? AND bucket = ? AND key >= ? AND key > ? AND key < ? ORDER BY key LIMIT ?",
-            (self._origin, bucket, start, after, beyond, limit),
+            f" WHERE origin = ? AND bucket = ? AND key {is_behind} ? AND key < ? ORDER BY key LIMIT ?",
+            (self._origin, bucket, lowest, beyond, limit),
         )
         return list(self._rows(found))
 
