@@ -167,6 +167,29 @@ def test_a_prefix_finds_what_begins_with_it(tmp_path: Path, prefix: str, page: i
         assert found == sorted((name for name in NAMES if name.startswith(prefix)), key=str.encode)
 
 
+def test_a_page_deep_in_a_prefix_costs_as_much_as_the_first(tmp_path: Path) -> None:
+    """A page is found by its first key, so the pages of a million entries take no longer than others (I22)."""
+    with running(tmp_path) as index:
+        names = [f"{number:04d}" for number in range(2000)]
+        flush(index, Changes(tuple(row(at + 1, ObjectKey("bucket", name)) for at, name in enumerate(names))))
+        assert index._reader is not None
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        def cost(after: bytes) -> int:
+            nonlocal steps
+            steps = 0
+            assert len(index.with_prefix("bucket", "", after, 10)) == 10
+            return steps
+
+        index._reader.set_progress_handler(count, 1)  # each instruction of SQLite's machine
+        assert cost(b"1900") <= 2 * cost(b"")
+
+
 def test_the_oldest_come_first(tmp_path: Path) -> None:
     """Entries come in the order of their last access; a touch moves them, and never backwards."""
     with running(tmp_path) as index:
