@@ -1,7 +1,6 @@
 """`GET /api/v1/explain`: what the cache knows of a path, and what the next GET of it gets. It changes nothing."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from itertools import islice
 from typing import Annotated
 
@@ -228,7 +227,7 @@ class Explanations:
 
     def _last(self, path: str) -> LastSeen | None:
         last = self._last_responses.find(path.partition("?")[0])
-        return None if last is None else LastSeen(**asdict(last))
+        return None if last is None else LastSeen(**last._asdict())
 
     def _mounts(self, route: Route, key: ObjectKey | None) -> list[Mount]:
         """Return the mounts whose access rules must hold: that of the path, and an inner one of the key."""

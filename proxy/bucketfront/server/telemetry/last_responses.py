@@ -5,18 +5,17 @@ paths of MAX_REMEMBERED responses at most, and none of the paths.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bucketfront.server.telemetry.access_log import FinishedRequest
 
 MAX_REMEMBERED = 10_000  # paths
 
 
-@dataclass(frozen=True, slots=True)
-class LastResponse:
+class LastResponse(NamedTuple):
     """A response, ended at `at` (seconds since the epoch). `cache` is its Cache-Status without the proxy's name.
 
-    `fault` is the reason of a failure.
+    `fault` is the reason of a failure. It is a tuple, because it is made for each kind of response in a batch.
     """
 
     at: float
