@@ -82,6 +82,12 @@ def test_advice(ratios: tuple[float, ...], advice: str) -> None:
     assert f"advice: {advice}" in reported(sizing=sizes(*ratios))
 
 
+def test_no_advice_yet() -> None:
+    """After few requests there is no advice, because most of them are the first ones for their objects."""
+    few = {**sizes(0.1, 0.2, 0.9, 0.9), "requests": 26}
+    assert "advice: none yet" in reported(sizing=few)
+
+
 def test_degraded() -> None:
     """What is degraded is at the end, with its reason and how long it has lasted."""
     reason = {"reason": "disk-failing", "name": "disk", "seconds": 75}

@@ -2443,6 +2443,52 @@ BUGS = (
         ),
         (SERVER + "test_stop.py::test_a_response_that_begins_in_the_stop_is_the_last",),
     ),
+    Bug(
+        37,
+        "a-cold-range-is-a-hit",
+        "A range that comes from the origin counts as a hit, because the entry of its object is fresh.",
+        (
+            Edit(
+                "bucketfront.cache.reader:Reader.close",
+                "lacked_some=self._lacked is not None",
+                "lacked_some=False",
+            ),
+        ),
+        (SERVER + "test_cold_ranges.py::test_a_cold_range_of_a_known_object",),
+    ),
+    Bug(
+        37,
+        "a-later-range-is-not-looked-at",
+        "A response of several ranges is a hit if the cache has the first one.",
+        (Edit("bucketfront.server.send.sender:Sender.begin", "if later:", "if False:"),),
+        (SERVER + "test_cold_ranges.py::test_several_ranges_of_which_one_is_cold",),
+    ),
+    Bug(
+        37,
+        "saved-bytes-count-twice",
+        "The bytes of a hit are saved twice: once with their request and once more as bytes of the cache.",
+        (
+            Edit(
+                "bucketfront.admin.savings:Usage.saved_bytes",
+                "self.client_bytes - self.origin_bytes",
+                "2 * self.client_bytes - self.origin_bytes",
+            ),
+        ),
+        (SERVER + "test_summary.py::test_money_of_a_proxy",),
+    ),
+    Bug(
+        37,
+        "received-bytes-count-twice",
+        "Bytes that a client requested count as read ahead as well.",
+        (
+            Edit(
+                "bucketfront.cache.fetch.part_transfer:PartTransfer._note_received",
+                "count - wanted",
+                "count",
+            ),
+        ),
+        (SERVER + "test_metrics.py::test_bytes_from_the_origin",),
+    ),
 )
 
 NODES = tuple(dict.fromkeys(node for bug in BUGS for node in bug.nodes))

@@ -25,7 +25,7 @@ def lookups(proxy: Proxy) -> dict[str, int]:
 
 
 async def test_a_cold_range_of_a_known_object(proxy: Proxy, s3: S3) -> None:
-    """A range that the cache lacks is partial, although its entry is fresh. The same range is a hit after that."""
+    """A range that the cache lacks is partial, although its entry is fresh. The next time it is a hit (I37)."""
     s3.put("x", BODY)
     await proxy.get("/x", Range="bytes=0-9")
     await proxy.settled()
@@ -55,7 +55,7 @@ async def test_an_object_of_which_only_the_head_is_known(proxy: Proxy, s3: S3) -
 
 
 async def test_several_ranges_of_which_one_is_cold(proxy: Proxy, s3: S3) -> None:
-    """A response of several ranges is a hit only if the cache has all of them."""
+    """A response of several ranges is a hit only if the cache has all of them (I37)."""
     s3.put("x", BODY)
     await proxy.get("/x", Range="bytes=0-9")
     await proxy.settled()

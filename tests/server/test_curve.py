@@ -33,6 +33,13 @@ def hashed(name: int) -> int:
     return int.from_bytes(blake2b(str(name).encode(), digest_size=8).digest(), "big")
 
 
+def add(curve: MissRatioCurve, name: int, size: int, times: int, count: int, second: int) -> None:
+    """Let the curve have `times` requests for an object, as the telemetry does."""
+    curve.count(times, count)
+    if curve.wants(hashed(name)):
+        curve.observe(hashed(name), size, times, count, second)
+
+
 def lru(requests: Iterable[tuple[int, int]], limit: int) -> tuple[int, int]:
     """Return the hits of a cache that removes the least recently used object, and their bytes."""
     cached = OrderedDict[int, int]()
@@ -106,7 +113,7 @@ def test_the_curve_of_all_objects_is_exact(names: list[int], powers: list[int], 
     requests = [(name, sizes[name]) for name in names]
     curve = MissRatioCurve(FOREVER)
     for name, size in requests:
-        curve.add(hashed(name), size, 1, size, 0)
+        add(curve, name, size, 1, size, 0)
     hits, hit_bytes = lru(requests, limit)
     found = curve.estimate(limit)
     assert found is not None
@@ -124,7 +131,7 @@ def errors(trace: Trace, max_objects: int) -> tuple[float, float]:
     """Return the mean absolute errors of the hit ratios by requests and by bytes, over SIZES."""
     curve = MissRatioCurve(FOREVER, max_objects)
     for second, request in enumerate(trace.requests):
-        curve.add(hashed(request.object), request.size, 1, request.size, second)
+        add(curve, request.object, request.size, 1, request.size, second)
     assert curve.objects <= max_objects
     by_requests = by_bytes = 0.0
     total = sum(size for _, size in trace.requests)
@@ -150,13 +157,13 @@ def test_memory_is_bounded() -> None:
     """Neither many objects nor objects that never return make the sample grow (I19)."""
     curve = MissRatioCurve(FOREVER, 100)
     for name in range(20_000):
-        curve.add(hashed(name), 1 << 20, 1, 1, name)
+        add(curve, name, 1 << 20, 1, 1, name)
         assert curve.objects <= 100
         assert len(curve._largest) <= 2 * curve.objects + FEW_OBJECTS + 1
     assert curve.rate < 0.02
     small = MissRatioCurve(10 << 20, 100)
     for name in range(20_000):
-        small.add(hashed(name), 1 << 20, 1, 1, name)
+        add(small, name, 1 << 20, 1, 1, name)
         assert small.objects <= 11
         assert len(small._largest) <= 2 * small.objects + FEW_OBJECTS + 1
     assert small.rate == 1  # objects below the largest cache take no place in the sample
@@ -167,7 +174,7 @@ def test_time_is_bounded() -> None:
     """A server with many requests a second observes few of them."""
     curve = MissRatioCurve(FOREVER)
     for number in range(20 * MAX_OBSERVED_PER_S):
-        curve.add(hashed(number % 5000), 1, 1, 1, 7)
+        add(curve, number % 5000, 1, 1, 1, 7)
     assert curve.rate <= 1 / 4
     assert curve.objects > FEW_OBJECTS / 2
     found = curve.estimate(10_000)
@@ -181,8 +188,8 @@ def test_requests_in_a_row() -> None:
     for _ in range(2):
         for name in range(5):
             for _ in range(3):
-                one_by_one.add(hashed(name), 64, 1, 10, 0)
-            together.add(hashed(name), 64, 3, 30, 0)
+                add(one_by_one, name, 64, 1, 10, 0)
+            add(together, name, 64, 3, 30, 0)
     for size in (0, 63, 64, 200, 320, 1000):
         assert one_by_one.estimate(size) == together.estimate(size)
 
@@ -191,9 +198,9 @@ def test_old_requests_count_less() -> None:
     """After a change of the traffic the curve follows it."""
     curve = MissRatioCurve(FOREVER)
     for _ in range(4):
-        curve.add(hashed(1), 100, HALF_LIFE_REQUESTS // 4, 0, 0)
+        add(curve, 1, 100, HALF_LIFE_REQUESTS // 4, 0, 0)
     for name in range(2, 2000):
-        curve.add(hashed(name), 100, HALF_LIFE_REQUESTS // 1000, 0, name)
+        add(curve, name, 100, HALF_LIFE_REQUESTS // 1000, 0, name)
     assert curve.requests <= HALF_LIFE_REQUESTS + 4
 
 
@@ -201,7 +208,7 @@ def test_no_requests() -> None:
     """Without a request there is no estimate, and without bytes the ratio of bytes is zero."""
     curve = MissRatioCurve(FOREVER)
     assert curve.estimate(1 << 30) is None
-    curve.add(hashed(1), 1, 2, 0, 0)
+    add(curve, 1, 1, 2, 0, 0)
     found = curve.estimate(1 << 30)
     assert found is not None
     assert (found.requests, found.bytes) == (0.5, 0.0)

@@ -66,7 +66,7 @@ async def test_the_build(proxy: Proxy) -> None:
 
 
 async def test_bytes_from_the_origin(proxy: Proxy, s3: S3) -> None:
-    """Bytes count once, by their cause: what a client requested is a fill, and the rest is read ahead (I10)."""
+    """Bytes count once, by their cause: what a client requested is a fill, and the rest is read ahead (I37)."""
     body = pattern(40 * PART)
     s3.put("x", body)
     await proxy.get("/x", Range="bytes=0-9")

@@ -54,7 +54,7 @@ def test_unknown_prices() -> None:
 
 
 async def test_money_of_a_proxy(start: StartProxy, s3: S3) -> None:
-    """Each hit saves a request and its bytes once, and each request to S3 is spent once."""
+    """Each hit saves a request and its bytes once, and each request to S3 is spent once (I37)."""
     proxy = await start(pricing={"currency": "EUR", **PRICES})
     s3.put("x", BODY)
     await proxy.get("/x")
@@ -74,6 +74,7 @@ async def test_money_of_a_proxy(start: StartProxy, s3: S3) -> None:
     assert found["hit_ratio"] == {"requests": 0.8, "bytes": 0.75}
     text = (await proxy.admin("GET", "/metrics")).body.decode()
     assert 'bucketfront_money_saved{currency="EUR",mount="/"}' in text
+    assert 'mount=""' not in "".join(line for line in text.splitlines() if "money" in line)
 
 
 async def test_a_conditional_hit_saves_only_a_request(proxy: Proxy, s3: S3) -> None:

@@ -256,8 +256,9 @@ def reference(batch: list[FinishedRequest]) -> str:
         mount = what.mount or ""
         made["requests"].labels(method, f"{what.status // 100}xx", what.outcome, mount).inc()
         made["request_seconds"].labels(what.outcome).observe(took)
+        first_bytes = made["first_byte_seconds"].labels(what.outcome)
         if what.first_byte is not None:
-            made["first_byte_seconds"].labels(what.outcome).observe(min(what.first_byte, took))
+            first_bytes.observe(min(what.first_byte, took))
         if size:
             made["sent_bytes"].labels(what.outcome, mount).inc(size)
         made["received_bytes"].inc(what.received)

@@ -103,6 +103,11 @@ class _OfMount:
     usage: Usage
     money: Money | None
 
+    @property
+    def is_shown(self) -> bool:
+        """Return whether it is a mount, or requests belong to none."""
+        return self.mount != NO_MOUNT or self.usage != NOTHING
+
     def figures(self) -> MountFigures:
         reads, usage, money = self.reads, self.usage, self.money
         return MountFigures(
@@ -155,7 +160,7 @@ class Summary:
 
     def money(self) -> Mapping[str, Money]:
         """Return the amounts of the mounts whose prices are known."""
-        return {one.mount: one.money for one in self._by_mount() if one.money is not None}
+        return {one.mount: one.money for one in self._by_mount() if one.money is not None and one.is_shown}
 
     def sizing(self) -> Sizing | None:
         """Return the estimates of hit ratios by the size of the cache. Returns None before the first request."""
@@ -169,7 +174,7 @@ class Summary:
         return SummaryFigures(
             seconds=self._clock() - self._started,
             total=total.figures(),
-            mounts=[one.figures() for one in by_mount if one.mount != NO_MOUNT or one.usage != NOTHING],
+            mounts=[one.figures() for one in by_mount if one.is_shown],
             currency=None if total.money is None else self.currency,
             sizing=_sizing_figures(self.sizing()),
             removals={one.reason.value: one.count for one in self._cache.removals()},

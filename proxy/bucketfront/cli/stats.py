@@ -12,6 +12,7 @@ from bucketfront.cli.options import config_option, json_option, load
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _TIMES = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _WORTHWHILE = 0.02  # a hit ratio that rises by less is not worth another disk
+_MIN_REQUESTS = 1000  # fewer show what is new, and not what is requested again
 
 
 @click.command()
@@ -101,7 +102,9 @@ def _sizes(sizing: dict[str, Any]) -> list[str]:
         ("would hit", *(_percent(each["hit_ratio"]["requests"]) for each in sizes)),
         ("of the bytes", *(_percent(each["hit_ratio"]["bytes"]) for each in sizes)),
     ]
-    return [*_table(rows), _advice(sizes), f"estimated from {sizing['requests']:,} requests for the sizes of LRU"]
+    few = sizing["requests"] < _MIN_REQUESTS
+    advice = "advice: none yet, after so few requests" if few else _advice(sizes)
+    return [*_table(rows), f"estimated from {sizing['requests']:,} requests for {sizing['objects']:,} objects", advice]
 
 
 def _advice(sizes: list[dict[str, Any]]) -> str:

@@ -23,7 +23,7 @@ from bucketfront.server.telemetry.reuse_distances import ReuseDistances
 
 MAX_OBJECTS = 8192  # in the sample, at about 300 bytes each
 MAX_OBSERVED_PER_S = 2000  # each takes about 5 microseconds, so 1 % of the event loop's time
-FEW_OBJECTS = 256  # a smaller sample shows too little, and costs little
+FEW_OBJECTS = 64  # a smaller sample shows too little, and costs little
 HALF_LIFE_REQUESTS = 1 << 20
 HASHES = 1 << 24  # of which the threshold permits some
 
@@ -56,7 +56,7 @@ class _Counts:
 
 
 class MissRatioCurve:
-    """The curve of all requests that `add` gets. `horizon` is the size in bytes of the largest cache of interest."""
+    """The curve of all requests that are counted. `horizon` is the size in bytes of the largest cache of interest."""
 
     def __init__(self, horizon: int, max_objects: int = MAX_OBJECTS) -> None:
         self._horizon = horizon
@@ -85,17 +85,21 @@ class MissRatioCurve:
         """Return how many requests the curve is of. Older ones count less."""
         return self._all.requests
 
-    def add(self, name: int, size: int, times: int, count: int, second: int) -> None:
-        """Add `times` requests for an object in a row, with `count` bytes in all.
-
-        `name` is a uniform hash of the object's name, `size` is what it takes in a cache, and `second` is the time.
-        """
-        self._all.add(times, count)
+    def count(self, requests: int, count: int) -> None:
+        """Count requests and their bytes, whether or not their objects are in the sample."""
+        self._all.add(requests, count)
         if self._all.requests >= HALF_LIFE_REQUESTS:
             self._halve()
-        value = name % HASHES
-        if value >= self._threshold:
-            return
+
+    def wants(self, name: int) -> bool:
+        """Return whether the requests for an object are to be observed. `name` is a uniform hash of its name."""
+        return name % HASHES < self._threshold
+
+    def observe(self, name: int, size: int, times: int, count: int, second: int) -> None:
+        """Take `times` requests in a row for an object that the sample wants, with `count` bytes in all.
+
+        `size` is what the object takes in a cache, and `second` is the time.
+        """
         self._observe(name, size, times, count)
         self._bound(second)
 

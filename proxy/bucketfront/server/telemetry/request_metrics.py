@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from bucketfront.server.cut import Cut
-from bucketfront.server.telemetry.access_log import AccessRecord, FinishedRequest
+from bucketfront.server.telemetry.access_log import LAST, FinishedRequest
 from bucketfront.server.telemetry.client_reads import ClientReads, is_read
 from bucketfront.server.telemetry.metric_family import MetricFamily, counter, histogram
 from bucketfront.server.telemetry.sizing import SizingCurve
@@ -63,20 +63,23 @@ class _Durations:
     counts: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
     seconds: float = 0.0
 
-    def add(self, durations: Sequence[float]) -> None:
-        for seconds in durations:
-            self.counts[bisect_left(_BUCKETS_S, seconds)] += 1
-        self.seconds += sum(durations)
+    def add(self, buckets: Sequence[int], seconds: float) -> None:
+        """Add requests by their buckets, and the sum of their seconds."""
+        for bucket in buckets:
+            self.counts[bucket] += 1
+        self.seconds += seconds
 
 
 class _Group:
-    """The requests of a batch that share a record."""
+    """The requests of a batch that have the same labels. The first byte of the `short` ones left with the last one."""
 
-    __slots__ = ("durations", "sent")
+    __slots__ = ("first_bytes", "from_origin", "long", "sent", "short")
 
-    def __init__(self, sent: int, seconds: float) -> None:
-        self.sent = sent
-        self.durations = [seconds]
+    def __init__(self) -> None:
+        self.sent = self.from_origin = 0
+        self.short: list[float] = []  # seconds, as the others
+        self.long: list[float] = []
+        self.first_bytes: list[float] = []  # of the long ones that had one
 
 
 class RequestMetrics(Collector):
@@ -115,40 +118,52 @@ class RequestMetrics(Collector):
         return self._reads
 
     def add(self, requests: Sequence[FinishedRequest]) -> None:
-        alike: dict[AccessRecord, _Group] = {}
+        alike: dict[tuple[str, int, str, str | None], _Group] = {}
+        latest, group = None, _Group()
         for record, sent, _, _, seconds, _ in requests:
-            try:
-                group = alike[record]
-            except KeyError:
-                alike[record] = _Group(sent, seconds)
+            if record is not latest:
+                latest = record
+                labels = record.method, record.status, record.outcome, record.mount
+                try:
+                    group = alike[labels]
+                except KeyError:
+                    group = alike[labels] = _Group()
+            group.sent += sent
+            first = record.first_byte
+            if first is LAST:
+                group.short.append(seconds)
             else:
-                group.sent += sent
-                group.durations.append(seconds)
-        second = int(requests[-1][3]) if requests else 0
-        for record, group in alike.items():
-            self._count(record, group)
-            if self._curve is not None:
-                self._curve.add(record, len(group.durations), group.sent, second)
+                group.long.append(seconds)
+                if first is not None:
+                    group.first_bytes.append(min(first, seconds))
+            if record.from_origin or record.received or record.cut is not None:
+                group.from_origin += record.from_origin
+                self._received += record.received
+                if record.cut is not None:
+                    self._cut[record.cut] += 1
+        for labels, group in alike.items():
+            self._count(*labels, group)
+        if self._curve is not None:
+            self._curve.add(requests)
 
-    def _count(self, record: AccessRecord, group: _Group) -> None:
+    def _count(self, method: str, status: int, outcome: str, mount: str | None, group: _Group) -> None:
         # Labels come from closed sets (docs/invariants.md#secrets-stay-in).
-        method = record.method if record.method in _METHODS else "other"
-        mount, outcome, times = record.mount or NO_MOUNT, record.outcome, len(group.durations)
-        self._add(self._requests, (method, f"{record.status // 100}xx", outcome, mount), times)
+        method = method if method in _METHODS else "other"
+        mount, times = mount or NO_MOUNT, len(group.short) + len(group.long)
+        self._add(self._requests, (method, f"{status // 100}xx", outcome, mount), times)
         if group.sent:
             self._add(self._sent, (outcome, mount), group.sent)
-        self._received += record.received * times
-        if record.cut is not None:
-            self._cut[record.cut] += times
-        self._series(self._durations, outcome).add(group.durations)
-        first = record.first_byte
-        if first is not None:
-            # Of a response that leaves at once, the first byte is the last one too.
-            self._series(self._first_bytes, outcome).add([min(first, seconds) for seconds in group.durations])
-        if mount and is_read(method, record.status, outcome):
+        wholes, heads = (self._series(series, outcome) for series in (self._durations, self._first_bytes))
+        short, seconds = _buckets(group.short), sum(group.short)
+        wholes.add(short, seconds)
+        heads.add(short, seconds)
+        if group.long:
+            wholes.add(_buckets(group.long), sum(group.long))
+            heads.add(_buckets(group.first_bytes), sum(group.first_bytes))
+        if mount and is_read(method, status, outcome):
             if mount not in self._reads:
                 self._reads[mount] = ClientReads()
-            self._reads[mount].add(outcome, times, group.sent, record.from_origin * times)
+            self._reads[mount].add(outcome, times, group.sent, group.from_origin)
 
     def _add(self, series: dict[tuple[str, ...], _Count], labels: tuple[str, ...], count: int) -> None:
         if labels not in series:
@@ -173,6 +188,10 @@ class RequestMetrics(Collector):
         yield _READ_BYTES.series(((mount,), of_mount.bytes, self._created) for mount, of_mount in reads)
         yield _CACHED_BYTES.series(((mount,), of_mount.cached_bytes, self._created) for mount, of_mount in reads)
         yield _LINES.value(self._lost(), self._created)
+
+
+def _buckets(durations: Sequence[float]) -> list[int]:
+    return [bisect_left(_BUCKETS_S, seconds) for seconds in durations]
 
 
 def _histogram(family: MetricFamily, durations: Mapping[str, _Durations]) -> Metric:

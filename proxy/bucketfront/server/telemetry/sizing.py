@@ -1,8 +1,9 @@
 """What hit ratio the cache would have if it were smaller or larger, from the requests of clients."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bucketfront.server.telemetry.access_log import AccessRecord
+from bucketfront.server.telemetry.access_log import AccessRecord, FinishedRequest
 from bucketfront.server.telemetry.miss_ratio_curve import HitRatios, MissRatioCurve
 
 FACTORS = (0.5, 1.0, 2.0, 4.0)  # of the cache's size
@@ -30,13 +31,36 @@ class SizingCurve:
         # A step of a distance is an eighth wide, so the curve reaches a little further than the largest factor.
         self._curve = MissRatioCurve(int(limit * FACTORS[-1] * 1.25))
 
-    def add(self, record: AccessRecord, times: int, sent: int, second: int) -> None:
-        """Add `times` requests in a row, with `sent` bytes in all."""
-        if record.method != "GET" or record.status not in _STATUSES or record.key is None or not record.size:
-            return
-        name = hash(record.key)  # of strings with a random key, so that it is uniform
-        before = self._curve.observed_size(name)
-        self._curve.add(name, _size(record.size, before, sent), times, sent, second)
+    def add(self, requests: Sequence[FinishedRequest]) -> None:
+        """Add requests in the order in which they ended. Each takes little time, because all hits come here."""
+        wants, times, count, all_times, all_bytes = self._curve.wants, 0, 0, 0, 0
+        latest: AccessRecord | None = None  # whose requests in a row are observed together
+        at = requests[-1][3] if requests else 0.0
+        for record, sent, *_ in requests:
+            size = record.size
+            if not size or record.method != "GET" or record.status not in _STATUSES:
+                continue
+            all_times += 1
+            all_bytes += sent
+            if record is latest:
+                times += 1
+                count += sent
+                continue
+            # A hash of strings with a random key is uniform.
+            if not wants(hash(record.key)):
+                continue
+            if latest is not None:
+                self._observe(latest, times, count, int(at))
+            latest, times, count = record, 1, sent
+        if latest is not None:
+            self._observe(latest, times, count, int(at))
+        if all_times:
+            self._curve.count(all_times, all_bytes)
+
+    def _observe(self, record: AccessRecord, times: int, count: int, second: int) -> None:
+        name = hash(record.key)
+        size = _size(record.size, self._curve.observed_size(name), count)
+        self._curve.observe(name, size, times, count, second)
 
     def sizing(self) -> Sizing | None:
         """Return the estimates of now. Returns None before the first request."""
