@@ -147,6 +147,11 @@ async def inside(folder: Path, origin: int, groups: Groups, now: float) -> list[
         "evicted for a smaller limit": scale_loop.over,
         "sweep for orphans": scale_loop.sweep,
         "purge by prefix": scale_loop.purge,
+        "dry run of a purge by glob": scale_loop.count_by_glob,
+        "purge by tag after an upgrade": scale_loop.purge_tag,
+        "purge by tag": scale_loop.purge_other_tag,
+        "soft purge of all": scale_loop.expire_all,
+        "purge of all": scale_loop.purge_all,
     }
     for number, (what, work) in enumerate(works.items()):
         idle_timeout = 1e12

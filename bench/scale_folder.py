@@ -24,6 +24,7 @@ BUCKET = "bench"
 SIZE = 20_000  # bytes of each object
 BLOCK = 64 << 10  # bytes, the default of `cache.block_size`
 CHARGED = ENTRY_BYTES + blocks.allocated(1, SIZE, BLOCK)
+TAGS = 100  # of which each entry has one
 SPAN = 100 * 86_400.0  # seconds over which the accesses are spread
 STRIDE = 7_368_787  # a prime: rank = number * STRIDE % entries shuffles without a table
 _BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -54,6 +55,10 @@ class Groups:
 
     def has_file(self, rank: int) -> bool:
         return rank < self.filed.stop or rank >= self.hits.start
+
+
+def tag(which: int) -> str:
+    return f"title-{which}"
 
 
 def prefix(which: int) -> str:
@@ -146,6 +151,7 @@ def _rows(origin: str, groups: Groups, now: float) -> Iterator[tuple[object, ...
             ["Content-Type", "video/iso.segment"],
             ["Cache-Control", "public, max-age=31536000, immutable"],
             ["Content-Disposition", f'inline; filename="segment-{rank}.m4s"'],
+            ["x-amz-meta-cache-tag", f"all, {tag(rank % TAGS)}"],
             ["x-amz-meta-job", etag[:24]],
             ["x-amz-meta-source", f"encoder-{rank % 64}.example.internal"],
         ]
