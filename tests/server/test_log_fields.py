@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern
+from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
 from relay import Seen
 from ulid import ULID
 from wire import message
@@ -25,8 +25,10 @@ def sources(line: dict[str, Any]) -> tuple[int, int, int]:
 
 async def ask(proxy: Proxy, target: str, **headers: str) -> dict[str, Any]:
     """Return the line of a GET that has ended, once all of its bytes are in the cache."""
+    before = len(proxy.log)
     await proxy.get(target, **headers)
     await proxy.settled()
+    await until(lambda: len(proxy.log) > before)  # a client may have all bytes before the request has ended
     return proxy.log[-1]
 
 

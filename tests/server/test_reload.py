@@ -191,6 +191,17 @@ async def test_the_access_log_follows(site: Site, s3: S3, tmp_path: Path) -> Non
     assert [line.split()[3] for line in (tmp_path / "new.log").read_text().splitlines()] == ["/x"]
 
 
+async def test_the_fields_of_the_log_follow(site: Site, s3: S3) -> None:
+    """`access_log.fields` holds for the requests after a reload, also on the fast path."""
+    s3.put("x", b"data")
+    sent = {"User_Agent": "me", "Referer": "https://a.example"}
+    for fields in (["referer"], [], ["user_agent"]):
+        await site.reload(access_log={"fields": fields})
+        await site.hit("/x", **sent)
+        line = site.proxy.log[-1]
+        assert [name for name in ("user_agent", "referer") if name in line] == fields
+
+
 async def test_an_invalid_file_changes_nothing(site: Site, s3: S3, caplog: pytest.LogCaptureFixture) -> None:
     """A file with an unknown key is refused with its line and the cure, to the caller and in the log."""
     s3.put("x", b"data")
