@@ -81,3 +81,44 @@ def test_config_show_is_a_configuration(empty_folder: Path) -> None:
         shown = invoke("config", "show", *options, "-c", own)
         Path("shown.yaml").write_text(shown.stdout)
         assert load(Path("shown.yaml"), {}) == load(own, {})
+
+
+def test_schema_describes_each_key() -> None:
+    """Each key of each section has its text for editors, and the defaults are written as in a file."""
+    schema = json.loads(invoke("config", "schema").stdout)
+    sections = [schema, *schema["$defs"].values()]
+    keys = [key for section in sections for key in section["properties"].items()]
+    assert len(keys) > 100
+    assert [
+        name
+        for section in schema["$defs"].values()
+        for name, key in section["properties"].items()
+        if "description" not in key
+    ] == []
+    assert all(section["additionalProperties"] is False for section in sections)
+    cache = schema["$defs"]["CacheSettings"]["properties"]
+    assert (cache["max_size"]["default"], cache["idle_timeout"]["default"]) == ("10GiB", "1h")
+    assert "mounts" in schema["required"]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "good", "bad"),
+    [
+        ("CacheSettings", "max_size", ("10GiB", "1.5MB", "512", "${SIZE}"), ("10 gigs", "10Gi", "-1")),
+        ("CacheSettings", "idle_timeout", ("90s", "250ms", "1.5d", "0", "${TIME}"), ("90", "1 hour", "soon")),
+        ("CacheSettings", "min_free", ("5%", "1GiB", "${SHARE}"), ("5 %", "half")),
+        ("ServerSettings", "client_share", ("25%",), ("25",)),
+    ],
+)
+def test_schema_knows_quantities(section: str, key: str, good: tuple[str, ...], bad: tuple[str, ...]) -> None:
+    """The patterns of the schema take what the loader takes, with `${VAR}`, and mark what it refuses."""
+    found = json.dumps(json.loads(invoke("config", "schema").stdout)["$defs"][section]["properties"][key])
+    (pattern,) = {json.loads(f'"{text}"') for text in re.findall(r'"pattern": "((?:[^"\\\\]|\\\\.)*)"', found)}
+    assert all(re.search(pattern, text) for text in good)
+    assert not any(re.search(pattern, text) for text in bad)
+
+
+def test_schema_has_bounds() -> None:
+    """Numbers have their bounds in the schema, under the names of JSON Schema."""
+    found = json.loads(invoke("config", "schema").stdout)["$defs"]["AdminSettings"]["properties"]["port"]
+    assert found["anyOf"][0] == {"type": "integer", "minimum": 0, "maximum": 65535}

@@ -19,6 +19,7 @@ from bucketfront.config.settings import Settings
 _DIALECT = "http://json-schema.org/draft-07/schema#"
 _REFERENCE = {"type": "string", "pattern": r"\$\{"}
 _NOT_TEXT = ("integer", "number", "boolean")
+_BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}  # as pydantic has them
 
 
 class _WithoutTitles(GenerateJsonSchema):
@@ -81,7 +82,10 @@ def _with_references(node: Any) -> Any:
         return [_with_references(item) for item in node]
     if not isinstance(node, dict):
         return node
-    below = {key: node[key] if key in ("default", "examples") else _with_references(node[key]) for key in node}
+    below = {
+        _BOUNDS.get(key, key): node[key] if key in ("default", "examples") else _with_references(node[key])
+        for key in node
+    }
     if node.get("type") not in _NOT_TEXT and not ("enum" in node or "const" in node):
         return below
     notes = {key: below.pop(key) for key in ("default", "description", "examples") if key in below}
