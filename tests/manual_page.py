@@ -73,7 +73,8 @@ def _commands(group: click.Group, names: tuple[str, ...]) -> Iterator[str]:
         if isinstance(command, click.Group):
             yield from _commands(command, path)
             continue
-        context = click.Context(command, info_name=" ".join(path))
+        parent = click.Context(main, **main.context_settings)  # which has the names of the help option
+        context = click.Context(command, parent, info_name=" ".join(path))
         yield f".SS {_text(' '.join((*path, *command.collect_usage_pieces(context))))}\n"
         yield from _paragraphs(command.help or "")
         for parameter in command.get_params(context):

@@ -113,7 +113,7 @@ def test_help_is_cheap() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("serve",), ("check",), ("purge",), ("reload",), ("stats",), ("sign",), ("tail",), ("top",)]
+    "arguments", [(), *((name,) for name in main.commands), ("config", "show"), ("config", "schema")]
 )
 def test_help(run: Run, arguments: tuple[str, ...]) -> None:
     """Every command explains itself, with exit status 0."""
