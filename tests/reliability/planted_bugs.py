@@ -84,13 +84,6 @@ BUGS = (
         (DOCUMENTS + "test_references_that_lead_outside",),
     ),
     Bug(
-        12,
-        "cancelled-job-goes-on",
-        "A cancelled warm job leaves the objects to their tasks that are being filled.",
-        (Edit("bucketfront.warm.job:Job.run", "await self._tasks.close()", "pass"),),
-        (WARM + "test_a_cancelled_job",),
-    ),
-    Bug(
         19,
         "document-without-bound",
         "A playlist gives a warm job as many objects as it names.",
