@@ -17,10 +17,9 @@ class Cause(StrEnum):
 
 @dataclass(slots=True)
 class Account:
-    """The bytes of one mount's objects. `wasted` are those that left the cache before a client read them."""
+    """The bytes of one mount's objects, by cause."""
 
     received: dict[Cause, int] = field(default_factory=lambda: dict.fromkeys(Cause, 0))
-    wasted: int = 0
 
     def add(self, cause: Cause, count: int) -> None:
         self.received[cause] += count
