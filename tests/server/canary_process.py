@@ -3,15 +3,17 @@
 import logging
 from typing import Any
 
+from bucketfront import process_log
 from bucketfront.cache.cache import Cache
 from bucketfront.cli import main
+from bucketfront.config.log_settings import LogSettings
 from bucketfront.keys import ObjectKey
 
-configure, lookup = logging.basicConfig, Cache.lookup
+apply, lookup = process_log.apply, Cache.lookup
 
 
-def configure_loudly(**options: Any) -> None:
-    configure(**{**options, "level": logging.DEBUG})
+def apply_loudly(settings: LogSettings, **options: Any) -> None:
+    apply(settings, **options)
     logging.getLogger().setLevel(logging.DEBUG)
 
 
@@ -21,6 +23,6 @@ async def lookup_with_a_bug(self: Cache, key: ObjectKey, **options: Any) -> Any:
     return await lookup(self, key, **options)
 
 
-logging.basicConfig = configure_loudly
+process_log.apply = apply_loudly
 Cache.lookup = lookup_with_a_bug  # type: ignore[method-assign]
 main()
