@@ -157,6 +157,7 @@ async def test_the_gate_holds(start: StartProxy) -> None:
 async def test_streams_are_bounded(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond so many streams there is a 503. One whose client leaves makes room at once (I19)."""
     monkeypatch.setattr(live_feed, "MAX_SUBSCRIPTIONS", 2)
+    monkeypatch.setattr(events, "KEEP_ALIVE_S", 10 * HANG_S)  # no comment shows that the client has left
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(streamed(proxy))
         async with streamed(proxy):

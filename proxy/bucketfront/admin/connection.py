@@ -13,7 +13,7 @@ def _nothing() -> None:
 class AdminConnection(Connection):
     """A connection that makes way also while a head arrives, because a slow client must not keep probes out.
 
-    `on_lost` is called once the client has left, so that a stream ends at once. A handler sets it.
+    `on_lost` is called once the client has left or sends no more, so that a stream ends at once. A handler sets it.
     """
 
     __slots__ = ("on_lost",)
@@ -27,6 +27,11 @@ class AdminConnection(Connection):
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         self.on_lost()
+
+    def end_received(self) -> bool:
+        stays_open = super().end_received()
+        self.on_lost()
+        return stays_open
 
     def idle_since(self) -> float | None:
         return None if self.is_responding else self.last_used

@@ -127,11 +127,13 @@ class Events:
         try:
             if EventKind.FIGURES in subscription.kinds:
                 subscription.put(event(EventKind.FIGURES, self._figures.frame_json()))
-            return await self._stream(request, subscription)
+            return await self._stream(request, connection, subscription)
         finally:
             self._feed.unsubscribe(subscription)
 
-    async def _stream(self, request: web.BaseRequest, subscription: Subscription) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.BaseRequest, connection: AdminConnection, subscription: Subscription
+    ) -> web.StreamResponse:
         """Send events until the client leaves, takes too little of them, or the proxy stops."""
         response = web.StreamResponse(headers=_FIELDS)
         response.force_close()
@@ -146,7 +148,7 @@ class Events:
                     break
                 await asyncio.sleep(MIN_INTERVAL_S)
                 await subscription.wait(KEEP_ALIVE_S)
-                if request.transport is None:
+                if request.transport is None or connection.has_ended:
                     break
                 text = subscription.take() or ":\n\n"  # a comment keeps the connection alive
         except TimeoutError:
