@@ -26,6 +26,7 @@ from bucketfront.s3.embedded import launcher
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let each test run where a new user runs: in a folder without any file."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bucketfront.cli.healthcheck.TIMEOUT_S", HANG_S)  # a busy machine takes longer than a probe may
     return tmp_path
 
 
@@ -212,7 +213,10 @@ def test_healthcheck_of_what_is_not_healthy() -> None:
             assert result.exit_code == 1
             assert reason in result.stderr
             assert "Traceback" not in result.stderr
-    result = invoke("healthcheck", BUCKETFRONT_ADMIN__PORT=port)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening, so connections are refused
+        port = str(taken.getsockname()[1])
+        result = invoke("healthcheck", BUCKETFRONT_ADMIN__PORT=port)
     assert result.exit_code == 1
     assert f"http://127.0.0.1:{port}/healthz" in result.stderr
     assert "set a port" in invoke("healthcheck", BUCKETFRONT_ADMIN__PORT="0").stderr
