@@ -198,9 +198,12 @@ class Terminal:
         return termios.tcgetattr(self.slave) == self.before and RESTORED in self.text
 
     def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self.master)
-        os.close(self.master)
-        os.close(self.slave)
+        """Close both ends, as when the window of a terminal closes."""
+        if self.master >= 0:
+            asyncio.get_running_loop().remove_reader(self.master)
+            os.close(self.master)
+            os.close(self.slave)
+            self.master = -1
 
     def _read(self) -> None:
         with contextlib.suppress(OSError):
@@ -251,6 +254,15 @@ async def test_top_restores_the_terminal(proxy: Proxy, configure: Configure, num
         async with asyncio.timeout(HANG_S):
             assert await top.wait() == status
         await until(lambda: terminal.is_restored)
+
+
+async def test_top_ends_with_its_terminal(proxy: Proxy, configure: Configure) -> None:
+    """`top` ends if its terminal is gone without a signal, and does not go on without one."""
+    async with live_top(configure(port_of(proxy))) as (top, terminal):
+        await until(lambda: b"requests" in terminal.text)
+        terminal.close()
+        async with asyncio.timeout(HANG_S):
+            await top.wait()
 
 
 async def test_top_outlives_the_proxy(start: StartProxy, configure: Configure) -> None:

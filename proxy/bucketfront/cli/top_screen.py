@@ -3,6 +3,7 @@
 import contextlib
 import curses
 import locale
+import select
 import signal
 import sys
 import time
@@ -13,6 +14,8 @@ from bucketfront.cli.top_frame import Sort, frame_lines
 
 POLL_MS = 100  # between two looks at the keys and at what has come
 KEYS = "q quit   r b p sort by requests, bytes, path   space pause"
+
+_GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 _SORTS = {ord("r"): Sort.REQUESTS, ord("b"): Sort.BYTES, ord("p"): Sort.PATH}
 
@@ -40,7 +43,7 @@ class Screen:
         self._is_paused = False
 
     def run(self) -> None:
-        """Show frames until the user quits. Raises UnusableTerminal, KeyboardInterrupt.
+        """Show frames until the user quits or the terminal is gone. Raises UnusableTerminal, KeyboardInterrupt.
 
         The terminal is as before afterwards, also after SIGTERM and SIGHUP.
         """
@@ -55,9 +58,12 @@ class Screen:
     def _loop(self, window: curses.window) -> None:
         with contextlib.suppress(curses.error):  # a terminal that cannot hide its cursor shows it
             curses.curs_set(0)
-        window.timeout(POLL_MS)
+        window.nodelay(True)
+        keyboard = select.poll()
+        keyboard.register(sys.stdin, select.POLLIN)
         self._draw(window)
-        while True:
+        # Of a terminal that is gone, getch returns at once, again and again.
+        while not any(event & _GONE for _, event in keyboard.poll(POLL_MS)):
             key = window.getch()
             if key == ord("q"):
                 return
