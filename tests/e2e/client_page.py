@@ -20,6 +20,7 @@ GROUPS = {
     "fronts": "Fronts of TCP, and Unix sockets",
     "deployment": "Deployment",
     "deploy_files": "Files of deploy/",
+    "guides": "Guides",
     "fronts_security": "Attacks through fronts",
     "foreign_page": "Pages of other sites",
     "slow_attacks": "Slow clients",
