@@ -29,6 +29,7 @@ log = logging.getLogger("bucketfront.test")
 def written() -> Iterator[Callable[[], list[str]]]:
     """A process log into memory. It returns the lines since the last call."""
     before = {name: logging.getLogger(name).level for name in NAMES}
+    remove_handlers()  # a command that ran in this process may have left its own
     stream = io.StringIO()
     process_log.apply(LogSettings(), is_verbose=False, stream=stream)
 
@@ -39,11 +40,15 @@ def written() -> Iterator[Callable[[], list[str]]]:
         return lines
 
     yield taken
+    remove_handlers()
+    for name, level in before.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def remove_handlers() -> None:
     root = logging.getLogger()
     for handler in [one for one in root.handlers if isinstance(one, process_log._Handler)]:
         root.removeHandler(handler)
-    for name, level in before.items():
-        logging.getLogger(name).setLevel(level)
 
 
 def say(logger: logging.Logger = log) -> None:

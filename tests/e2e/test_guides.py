@@ -23,10 +23,10 @@ _BLOCK = re.compile(r"(<!-- not run: [^\n]*-->\n)?^( *)```(sh|text)\n(.*?)^ *```
 _PROXY = """\
 bucketfront() {{ {python} -m bucketfront.cli "$@"; }}
 serving() {{
-  for _ in $(seq 600); do bucketfront healthcheck >healthy 2>&1 && return; sleep 0.1; done
+  while kill -0 $!; do bucketfront healthcheck >healthy 2>&1 && return; sleep 0.1; done
   cat server >&2; exit 1
 }}
-trap 'kill $(jobs -p); wait' EXIT
+trap 'jobs -p | xargs -r kill; wait' EXIT
 ip link set lo up
 """
 

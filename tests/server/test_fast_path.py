@@ -513,13 +513,15 @@ async def test_head_deadline(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_stop_waits(proxy: Proxy, s3: S3) -> None:
-    """A stop lets a long response end, and sends no further one on its connection."""
+    """A stop lets a long response end. A further request on its connection gets a response that says it is the last."""
     await warmed(proxy, s3)
     async with unread(proxy) as client:
         stopping = asyncio.create_task(proxy.stop())
-        await until(lambda: all(each._close for each in connections(proxy)))
+        await until(lambda: proxy.app.connection_limit.is_draining)
         await client.send(GET)
         assert await client.reader.readexactly(len(LARGE)) == LARGE
+        last = await client.response()
+        assert (last.body, last.headers["Connection"]) == (SMALL, "close")
         assert await client.rest() == b""
         await stopping
 
