@@ -17,12 +17,12 @@ from proxy_under_test import S3, Proxy, StartProxy, pattern
 from test_http_table import headers_of
 from wire import Connection, connected, message
 
-from bucketfront.server.fast_path.recogniser import recogniser
+from bucketfront.server.fast_path.recogniser import FIRST, LAST, recogniser
 
 pytestmark = pytest.mark.long
 
 ROUNDS = int(os.environ.get("BUCKETFRONT_FUZZ_ROUNDS", "400"))  # of heads sent to both; a hundred times as many parsed
-LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+ENDING = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 QUIET = 0.05  # seconds after which a server that waits for more gets more
 
 
@@ -60,7 +60,7 @@ async def _told(proxy: Proxy, segments: Iterable[bytes]) -> bytes:
             for segment in segments:
                 await connection.send(segment)
                 told += await _what_comes(connection, has_body=not segment.startswith(b"HEAD "))
-            await connection.send(LAST)
+            await connection.send(ENDING)
         told += await connection.rest()
     boundary = re.search(rb"boundary=([0-9a-f]{32})", told)
     if boundary is not None:
@@ -273,7 +273,8 @@ async def test_parser_agrees() -> None:
         assert (message_.should_close, message_.chunked, message_.upgrade) == (False, False, False), head
         assert (message_.method.encode(), message_.path.encode()) == asked[:2], head
         assert told == [[] if value is None else [value.decode()] for value in asked[2:6]], head
-        ranges = [] if asked[6] is None else [f"bytes={asked[6].decode()}-{(asked[7] or b'').decode()}"]
+        first, last = asked[FIRST], asked[LAST]
+        ranges = [] if first is None else [f"bytes={first.decode()}-{(last or b'').decode()}"]
         assert message_.headers.getall("Range", []) == ranges, head
         assert len(message_.headers.getall("Host")) == 1, head
         for name in ("If-Match", "If-Range", "If-Unmodified-Since", "Expect", "Content-Length", "Transfer-Encoding"):
