@@ -52,6 +52,8 @@ _REFUSALS = {
     429: "Too many wrong tokens",
     503: "Too many requests at once",
 }
+# What a request with a body gets that `read_json` does not take.
+_BODY_REFUSALS = (408, 413, 415)
 _TITLES = {
     200: "Done",
     202: "It has begun",
@@ -59,6 +61,7 @@ _TITLES = {
     408: "The body was late",
     409: "A change needs a restart",
     413: "The body is too large",
+    414: "The query is too long",
     415: "The body is not plain JSON",
     422: "The configuration is invalid",
     500: "It failed",
@@ -99,6 +102,10 @@ def _path(path: str, operation: Operation) -> dict[str, Any]:
 def _operation(operation: Operation, method: str) -> dict[str, Any]:
     own = {status: _response(_TITLES[status], bodies, method) for status, bodies in operation.responses.items()}
     refused = {status: _response(title, FAILURE, method) for status, title in _REFUSALS.items()}
+    if operation.request is not None:
+        refused |= {status: _response(_TITLES[status], FAILURE, method) for status in _BODY_REFUSALS}
+    if operation.query is not None:
+        refused[414] = _response(_TITLES[414], FAILURE, method)
     if operation.is_probe:
         refused = {400: refused[400]}
     if operation.is_page:

@@ -82,7 +82,7 @@ OPERATIONS: Mapping[str, Operation] = {
         {
             200: (Body(Media.JSON, PurgedResponse),),
             202: (Body(Media.JSON, Accepted),),
-            **dict.fromkeys((408, 413, 415, 500, 504), FAILURE),
+            **dict.fromkeys((500, 504), FAILURE),
         },
         PurgeRequest,
     ),

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from bucketfront.admin.jobs import JobReport, report
 from bucketfront.admin.json_body import read_json
-from bucketfront.admin.operation import FAILURE, Body, Media, Operation
+from bucketfront.admin.operation import Body, Media, Operation
 from bucketfront.admin.refusal import Refused, error_response
 from bucketfront.config.quantities import Size
 from bucketfront.errors import BadPath, NoSuchMount
@@ -57,7 +57,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "/api/v1/warm": Operation(
         hdrs.METH_POST,
         "Fill the cache ahead of use, in a job",
-        {202: (Body(Media.JSON, JobReport),), **dict.fromkeys((408, 413, 415), FAILURE)},
+        {202: (Body(Media.JSON, JobReport),)},
         WarmRequest,
     ),
 }
