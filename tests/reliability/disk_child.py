@@ -34,6 +34,7 @@ from bucketfront.config.settings import Settings
 from bucketfront.errors import StoreError
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget
+from bucketfront.s3.billing import Billing
 from bucketfront.s3.endpoint import S3Endpoint
 from bucketfront.server.http1.event_loop import new_event_loop
 
@@ -60,6 +61,7 @@ class OriginInFolder(FakeOrigin):
     def __init__(self, folder: Path) -> None:
         super().__init__(chunk=1 << 16, jitter=0)
         self.retries = RetryBudget()
+        self.billing = Billing(lambda _: "/")  # nothing is charged here
         self._folder = folder
 
     async def __aenter__(self) -> Self:

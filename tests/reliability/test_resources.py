@@ -103,7 +103,7 @@ def test_descriptors_run_out_for_clients_only(tmp_path: Path, origin: str, evide
         # There is room again.
         assert body_of(served, "/obj-16k") == small
         printed = served.log.read_text()
-        assert (printed.count("\n"), printed.count("connections run short")) == (5, 1), printed
+        assert (printed.count("\n"), printed.count("connections run short")) == (6, 1), printed
     evidence.add("connections refused", refused)
     evidence.add("connections served beside them", bound)
     evidence.add("most descriptors of 256", probe.most_descriptors)
