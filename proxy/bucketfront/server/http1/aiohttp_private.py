@@ -87,6 +87,7 @@ PRIVATE_MEMBERS = (
     PrivateMember(sslproto.SSLProtocol, "_on_handshake_complete", "asyncio does not send the alert of a failure"),
     PrivateMember(sslproto.SSLProtocol, "_fatal_error", "a certificate with names that are no text leaves a traceback"),
     PrivateMember(sslproto.SSLProtocol, "_process_outgoing", "as `_on_handshake_complete`"),
+    PrivateMember(sslproto.SSLProtocol, "_ssl_writing_paused", "a write that fails in `resume_writing` is a traceback"),
     PrivateMember(sslproto.SSLProtocol, "_get_app_transport", "makes the transport that the connection gets"),
     PrivateMember(sslproto.SSLProtocol, "_app_transport", "as `_get_app_transport`"),
     PrivateMember(sslproto.SSLProtocol, "_app_transport_created", "as `_get_app_transport`"),
@@ -350,8 +351,9 @@ class SmallBufferTls(sslproto.SSLProtocol):
     """asyncio keeps 256 KiB for what it reads of each connection, and lets 576 KiB wait to be sent."""
 
     max_size = TLS_BUFFER_BYTES
-    _loop: asyncio.AbstractEventLoop  # the stubs do not have the four
+    _loop: asyncio.AbstractEventLoop  # the stubs do not have the five
     _state: sslproto.SSLProtocolState
+    _ssl_writing_paused: bool
     _transport: asyncio.Transport | None
     _app_transport_created: bool
 
@@ -371,6 +373,20 @@ class SmallBufferTls(sslproto.SSLProtocol):
         assert isinstance(transport, asyncio.Transport)
         transport.set_write_buffer_limits(TLS_BUFFER_BYTES)
         super().connection_made(transport)
+
+    def resume_writing(self) -> None:
+        """Write what waits, in the next turn of the loop.
+
+        asyncio's transport calls this amid a write of its own. If a write from here failed, the transport would end
+        twice.
+        """
+        self._ssl_writing_paused = False
+        self._loop.call_soon(self.write_what_waits)
+
+    def write_what_waits(self) -> None:
+        """Write what has been enciphered, unless the connection has ended."""
+        if self._transport is not None:
+            self._process_outgoing()  # type: ignore[attr-defined] # the stubs do not have it
 
     @property
     def is_client_gone(self) -> bool:
