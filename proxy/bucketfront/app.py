@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from bucketfront import process_log
-from bucketfront.admin.api import AdminServer, build_admin
+from bucketfront.admin.api import AdminParts, AdminServer, build_admin
 from bucketfront.admin.collectors.cache_collector import CacheCollector
 from bucketfront.admin.collectors.origin_collector import OriginCollector
 from bucketfront.admin.collectors.process_collector import HealthCollector, LoopLag
@@ -256,19 +256,26 @@ class App:
         await (self._pipeline if self._server is None else self._server.generations).close()
 
     async def _start_admin(self) -> None:
-        live = LiveFigures(self.live_feed, self.cache, self.connection_limit, self.health, wall=self._clock)
-        self._admin = build_admin(
-            self.settings,
+        live = LiveFigures(
+            self.live_feed,
             self.cache,
-            self._registry,
+            self.connection_limit,
             self.health,
-            self.warm_jobs,
-            self.reload,
-            live,
-            lambda: self.reloader.loaded.effective,
-            self._summary,
-            self.last_responses,
+            self.telemetry.totals,
+            wall=self._clock,
         )
+        parts = AdminParts(
+            cache=self.cache,
+            registry=self._registry,
+            health=self.health,
+            warm_jobs=self.warm_jobs,
+            reload=self.reload,
+            live=live,
+            effective=lambda: self.reloader.loaded.effective,
+            summary=self._summary,
+            last_responses=self.last_responses,
+        )
+        self._admin = build_admin(self.settings, parts)
         self.admin = self._admin.listener
         await self._start_listener(self.admin)
         self._stack.callback(self.live_feed.close)  # before the listener stops, which waits for the streams

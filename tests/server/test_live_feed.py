@@ -7,23 +7,24 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from bucketfront.http.glob import Glob
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry import live_feed, request_filter
 from bucketfront.server.telemetry.access_log import AccessRecord, FinishedRequest, json_lines
 from bucketfront.server.telemetry.live_feed import EventKind, LiveFeed, Subscription
-from bucketfront.server.telemetry.live_tally import (
+from bucketfront.server.telemetry.logged_fields import NOTHING
+from bucketfront.server.telemetry.request_filter import RequestFilter
+from bucketfront.server.telemetry.request_metrics import RequestMetrics, RequestTotals
+from bucketfront.server.telemetry.request_ranking import (
     LARGE_BYTES,
     MAX_SAMPLES_PER_S,
     MAX_SLOW,
     SLOW_PERIOD_S,
-    LiveTally,
+    RequestRanking,
     SlowestRequests,
-    Sums,
 )
-from bucketfront.server.telemetry.logged_fields import NOTHING
-from bucketfront.server.telemetry.request_filter import RequestFilter
 
 NOON = 1_790_000_000.0
 REQUESTS = frozenset({EventKind.REQUEST})
@@ -190,39 +191,51 @@ async def test_wait_is_woken() -> None:
     await waiting
 
 
-def test_tally() -> None:
-    """The sums are by decision and by status, and hot objects are those that clients got."""
-    tally = LiveTally(Clock())
-    hit = request("/a", sent=100)
-    tally.add([hit, hit, request("/b", sent=5, outcome="miss", cut=Cut.ORIGIN), request("/c", status=404, sent=0)])
-    tally.add(
-        [request("/d", method="PUT", outcome="method", sent=0, received=7, status=201), request("/b", status=304)]
+MIXED = (
+    request("/a", sent=100),
+    request("/a", sent=100),
+    request("/b", sent=5, outcome="miss", cut=Cut.ORIGIN),
+    request("/c", status=404, sent=0),
+    request("/d", method="PUT", outcome="method", sent=0, received=7, status=201),
+    request("/b", status=304),
+)
+
+
+def test_totals() -> None:
+    """The counters add up by decision and by status, whatever their other labels are."""
+    metrics = RequestMetrics(CollectorRegistry(), lambda: None, lambda: 0)
+    metrics.add(MIXED[:3])
+    metrics.add(MIXED[3:])
+    assert metrics.totals() == RequestTotals(
+        {"hit": 4, "miss": 1, "method": 1}, {"hit": 210, "miss": 5, "method": 0}, 7, 1, 0, 1
     )
-    assert tally.by_decision() == {"hit": Sums(4, 210), "miss": Sums(1, 5), "method": Sums(1, 0)}
-    assert [tally.with_status(hundreds) for hundreds in range(1, 6)] == [0, 4, 1, 1, 0]
-    assert (tally.received, tally.cut) == (7, 1)
-    assert [(hot.key, hot.weight) for hot in tally.by_requests.top(9)] == [("/a", 2), ("/b", 2)]
-    assert [(hot.key, hot.weight) for hot in tally.by_bytes.top(9)] == [("/a", 200), ("/b", 15)]
+
+
+def test_ranking() -> None:
+    """Hot objects are those that clients got."""
+    ranking = RequestRanking(Clock())
+    ranking.add(MIXED)
+    assert [(hot.key, hot.weight) for hot in ranking.by_requests.top(9)] == [("/a", 2), ("/b", 2)]
+    assert [(hot.key, hot.weight) for hot in ranking.by_bytes.top(9)] == [("/a", 200), ("/b", 15)]
 
 
 def test_a_busy_proxy_samples() -> None:
     """Batches beyond the rate are not noted one by one, and the next one counts for them. Large ones always count."""
     clock = Clock()
-    tally = LiveTally(clock)
+    ranking = RequestRanking(clock)
     batches = int(MAX_SAMPLES_PER_S)
     for _ in range(batches):
-        tally.add([request("/a", sent=1)] * 4)
-    assert tally.by_requests.weight("/a") == 4 * batches
+        ranking.add([request("/a", sent=1)] * 4)
+    assert ranking.by_requests.weight("/a") == 4 * batches
     for _ in range(9):
-        tally.add([request("/b", sent=1), request("/large", sent=LARGE_BYTES)])
-    assert tally.by_requests.weight("/b") == 0
-    assert tally.by_bytes.weight("/large") == 9 * LARGE_BYTES
+        ranking.add([request("/b", sent=1), request("/large", sent=LARGE_BYTES)])
+    assert ranking.by_requests.weight("/b") == 0
+    assert ranking.by_bytes.weight("/large") == 9 * LARGE_BYTES
     clock.now += 1.5 / MAX_SAMPLES_PER_S
-    tally.add([request("/b", sent=1), request("/large", sent=LARGE_BYTES)])
-    assert tally.by_requests.weight("/b") == pytest.approx(10, rel=0.001)
-    assert tally.by_bytes.weight("/b") == pytest.approx(10, rel=0.001)
-    assert tally.by_bytes.weight("/large") == pytest.approx(10 * LARGE_BYTES, rel=0.001)
-    assert tally.by_decision()["hit"].requests == 4 * batches + 20
+    ranking.add([request("/b", sent=1), request("/large", sent=LARGE_BYTES)])
+    assert ranking.by_requests.weight("/b") == pytest.approx(10, rel=0.001)
+    assert ranking.by_bytes.weight("/b") == pytest.approx(10, rel=0.001)
+    assert ranking.by_bytes.weight("/large") == pytest.approx(10 * LARGE_BYTES, rel=0.001)
 
 
 @given(st.lists(st.integers(0, 100), max_size=60))

@@ -67,32 +67,27 @@ Reload = Callable[[str], Awaitable[ReloadOutcome]]
 """Reads the configuration again. It gets the name of what asked for that."""
 
 
+@dataclass(frozen=True, slots=True)
+class AdminParts:
+    """What the API shows and acts on. It outlives reloads."""
+
+    cache: Cache
+    registry: CollectorRegistry
+    health: Health
+    warm_jobs: JobRegistry
+    reload: Reload
+    live: LiveFigures
+    effective: Effective
+    summary: Summary
+    last_responses: LastResponses
+
+
 class AdminApplication:
     """The API for operators."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        cache: Cache,
-        registry: CollectorRegistry,
-        health: Health,
-        warm_jobs: JobRegistry,
-        reload: Reload,
-        live: LiveFigures,
-        effective: Effective,
-        summary: Summary,
-        last_responses: LastResponses,
-    ) -> None:
+    def __init__(self, settings: Settings, parts: AdminParts) -> None:
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
-        self._cache = cache
-        self._registry = registry
-        self._health = health
-        self._warm_jobs = warm_jobs
-        self._reload = reload
-        self._live = live
-        self._effective = effective
-        self._summary = summary
-        self._last_responses = last_responses
+        self._parts = parts
         self.adopt(settings)
 
     def adopt(self, settings: Settings) -> None:
@@ -101,21 +96,22 @@ class AdminApplication:
         self._token = Token(None if secret is None else secret.get_secret_value())
         self._hosts = HostNames((*settings.server.names, settings.admin.host))
         self._pages = ForeignPages((), is_tls=settings.admin.tls is not None)
-        router = Router(settings.mounts, None)
-        self._live.adopt(router)
+        router, parts = Router(settings.mounts, None), self._parts
+        cache = parts.cache
+        parts.live.adopt(router)
         self._handlers: dict[str, Handler] = {
-            **Probes(self._health).handlers,
-            **Figures(self._registry, self._cache, self._summary).handlers,
-            **Purges(self._cache, settings.mounts).handlers,
-            **Fills(self._cache, router).handlers,
-            **Entries(self._cache, settings.mounts).handlers,
-            **Explanations(settings, self._cache, self._last_responses).handlers,
-            **Warming(self._warm_jobs, frozenset(settings.server.names)).handlers,
-            **Jobs(self._warm_jobs).handlers,
-            **Exports(self._cache, router).handlers,
-            **Configurations(self._effective).handlers,
-            **Reloading(self._reload).handlers,
-            **Events(self._live).handlers,
+            **Probes(parts.health).handlers,
+            **Figures(parts.registry, cache, parts.summary).handlers,
+            **Purges(cache, settings.mounts).handlers,
+            **Fills(cache, router).handlers,
+            **Entries(cache, settings.mounts).handlers,
+            **Explanations(settings, cache, parts.last_responses).handlers,
+            **Warming(parts.warm_jobs, frozenset(settings.server.names)).handlers,
+            **Jobs(parts.warm_jobs).handlers,
+            **Exports(cache, router).handlers,
+            **Configurations(parts.effective).handlers,
+            **Reloading(parts.reload).handlers,
+            **Events(parts.live).handlers,
             **Dashboard().handlers,
             "/openapi.json": self._openapi,
         }
@@ -200,22 +196,9 @@ class AdminServer:
     application: AdminApplication
 
 
-def build_admin(
-    settings: Settings,
-    cache: Cache,
-    registry: CollectorRegistry,
-    health: Health,
-    warm_jobs: JobRegistry,
-    reload: Reload,
-    live: LiveFigures,
-    effective: Effective,
-    summary: Summary,
-    last_responses: LastResponses,
-) -> AdminServer:
+def build_admin(settings: Settings, parts: AdminParts) -> AdminServer:
     """Return the server for operators. Raises UnusableSetting."""
-    application = AdminApplication(
-        settings, cache, registry, health, warm_jobs, reload, live, effective, summary, last_responses
-    )
+    application = AdminApplication(settings, parts)
     most = max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, descriptors.limit() // DESCRIPTORS_SHARE))
     limit = ConnectionLimit(most, min_idle=0.0)
     connections = _AdminConnections(

@@ -19,7 +19,8 @@ from bucketfront.server.router import Router
 from bucketfront.server.telemetry.access_log import json_lines
 from bucketfront.server.telemetry.hot_keys import HotKeys
 from bucketfront.server.telemetry.live_feed import EventKind, LiveFeed
-from bucketfront.server.telemetry.live_tally import LiveTally
+from bucketfront.server.telemetry.request_metrics import RequestTotals
+from bucketfront.server.telemetry.request_ranking import RequestRanking
 
 INTERVAL_S = 1.0  # between two samples, each of which is an event
 RATE_SAMPLES = 6  # rates are over the seconds between the first and the last of so many: one second alone jumps
@@ -123,7 +124,7 @@ class _Sample:
 class LiveFigures:
     """Samples the counters once a second, and makes frames of them. Never walks the entries of the cache.
 
-    `clock` is in seconds, and `wall` in seconds since the epoch.
+    `totals` returns what all requests add up to. `clock` is in seconds, and `wall` in seconds since the epoch.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class LiveFigures:
         cache: Cache,
         connections: ConnectionLimit,
         health: Health,
+        totals: Callable[[], RequestTotals],
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -139,6 +141,7 @@ class LiveFigures:
         self._cache = cache
         self._connections = connections
         self._health = health
+        self._totals = totals
         self._clock = clock
         self._wall = wall
         self._samples: deque[_Sample] = deque((self._sample(cache.statistics()),), maxlen=RATE_SAMPLES)
@@ -163,7 +166,7 @@ class LiveFigures:
 
     def frame(self) -> dict[str, Any]:
         """Return what `Top` describes. The counters are those of this moment."""
-        statistics, tally = self._cache.statistics(), self.feed.tally
+        statistics, ranking = self._cache.statistics(), self.feed.ranking
         now, first = self._sample(statistics), self._samples[0]
         span = max(now.at - first.at, INTERVAL_S)
 
@@ -193,8 +196,8 @@ class LiveFigures:
                 "bytes_used": statistics.bytes_used,
                 "bytes_limit": statistics.bytes_limit,
             },
-            "hottest": _hottest(tally),
-            "slowest": [json.loads(json_lines((request,))) for request in tally.slowest.top()],
+            "hottest": _hottest(ranking),
+            "slowest": [json.loads(json_lines((request,))) for request in ranking.slowest.top()],
             "degraded": sorted(reason.value for reason in self._health.reasons),
         }
 
@@ -205,22 +208,19 @@ class LiveFigures:
         return {"path": path, "readers": found.reader_count, **shown}
 
     def _sample(self, statistics: Statistics) -> _Sample:
-        tally = self.feed.tally
-        by_decision = tally.by_decision()
+        totals = self._totals()
         figures = {
-            "requests": sum(sums.requests for sums in by_decision.values()),
-            "sent_bytes": sum(sums.sent for sums in by_decision.values()),
-            "received_bytes": tally.received,
-            "client_errors": tally.with_status(4),
-            "server_errors": tally.with_status(5),
-            "cut": tally.cut,
+            "requests": sum(totals.requests.values()),
+            "sent_bytes": sum(totals.sent.values()),
+            "received_bytes": totals.received,
+            "client_errors": totals.client_errors,
+            "server_errors": totals.server_errors,
+            "cut": totals.cut,
             "lookups": statistics.lookups,
             "part_fetches": statistics.flights,
             "evicted": statistics.evicted,
         }
-        requests = {decision: sums.requests for decision, sums in by_decision.items()}
-        sent = {decision: sums.sent for decision, sums in by_decision.items()}
-        return _Sample(self._clock(), figures, requests, sent)
+        return _Sample(self._clock(), figures, totals.requests, totals.sent)
 
 
 def _hit_ratio(by_decision: Mapping[str, int]) -> float | None:
@@ -230,8 +230,8 @@ def _hit_ratio(by_decision: Mapping[str, int]) -> float | None:
     return round(hits / all_of_them, 4) if all_of_them else None
 
 
-def _hottest(tally: LiveTally) -> dict[str, list[dict[str, Any]]]:
-    requests, sent = tally.by_requests, tally.by_bytes
+def _hottest(ranking: RequestRanking) -> dict[str, list[dict[str, Any]]]:
+    requests, sent = ranking.by_requests, ranking.by_bytes
     window = requests.window_s
 
     def shown(by: HotKeys) -> list[dict[str, Any]]:

@@ -152,8 +152,7 @@ def assemble(
 ) -> CacheAssembly:
     """Build a cache over the open folder `store` and its index. `storage` holds the versions in place of `store`.
 
-    `overhead` is the bytes that the index itself takes. Entries that were validated before `trusted_since` (seconds
-    since the epoch) are stale.
+    `overhead` is the bytes that the index takes. Entries are stale that were validated before `trusted_since`.
     """
     storage = storage or store
     entries = _open_entries(index, options, overhead, trusted_since, Removals(clock))
@@ -168,8 +167,7 @@ def assemble(
         clock=monotonic, retries=retries or RetryBudget(clock=monotonic), hedges=hedges or RetryBudget(),
         block_size=options.block_size, part_size=options.part_size, split_distance=options.split_distance,
         parallel_parts=options.parallel_parts, after_disconnect=options.after_disconnect,
-        read_ahead_max=options.read_ahead_max, reader_timeout=options.reader_timeout,
-        traffic=Traffic(options.mount_of),
+        read_ahead_max=options.read_ahead_max, reader_timeout=options.reader_timeout, traffic=Traffic(options.mount_of),
     )  # fmt: skip
     lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)
     readers = ReaderContext(fetch_context, clock, counters)
@@ -179,15 +177,13 @@ def assemble(
     )  # fmt: skip
     flow = LookupFlow(
         fetch_context=fetch_context, lookups=lookups, negative_cache=negative_cache, disposal=disposal,
-        open_files=open_files, readers=readers, clock=clock, counters=counters,
-        tag_fields=options.tag_fields,
+        open_files=open_files, readers=readers, clock=clock, counters=counters, tag_fields=options.tag_fields,
     )  # fmt: skip
     cache = Cache(
         readers=readers, lookups=lookups, lookup_flow=flow, negative_cache=negative_cache,
         hot_bodies=HotBodies(options.memory), disposal=disposal, open_files=open_files, purges=purges,
         integrity=integrity, views=Views(entries, negative_cache, lookups, clock, options.block_size),
-        upload_shares=Shares(options.max_size, options.share_of_one, RESERVED_UPLOADS_PART),
-        flush=flusher.flush,
+        upload_shares=Shares(options.max_size, options.share_of_one, RESERVED_UPLOADS_PART), flush=flusher.flush,
     )  # fmt: skip
     housekeeper = Housekeeper(
         entries=entries, store=store, index=index, flusher=flusher, space=space, open_files=open_files,

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from bucketfront.server.telemetry.access_log import FinishedRequest, json_lines
-from bucketfront.server.telemetry.live_tally import LiveTally
 from bucketfront.server.telemetry.request_filter import RequestFilter
+from bucketfront.server.telemetry.request_ranking import RequestRanking
 
 MAX_SUBSCRIPTIONS = 8  # a few people, each with a page or two
 MAX_QUEUE_BYTES = 256 << 10  # of the events that wait for one reader
@@ -109,16 +109,16 @@ class Subscription:
 
 
 class LiveFeed:
-    """Adds finished requests to `tally`, and hands them to the subscriptions. `clock` is in seconds."""
+    """Adds finished requests to `ranking`, and hands them to the subscriptions. `clock` is in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.tally = LiveTally(clock)
+        self.ranking = RequestRanking(clock)
         self._clock = clock
         self._subscriptions: set[Subscription] = set()
         self._is_closed = False
 
     def add(self, requests: Sequence[FinishedRequest]) -> None:
-        self.tally.add(requests)
+        self.ranking.add(requests)
         for subscription in self._subscriptions:
             if EventKind.REQUEST in subscription.kinds:
                 subscription.put_requests(requests)

@@ -70,6 +70,21 @@ class _Durations:
         self.seconds += seconds
 
 
+@dataclass(frozen=True, slots=True)
+class RequestTotals:
+    """All requests so far. `requests` and `sent` bytes are by the cache's decision, and `received` bytes of uploads.
+
+    `cut` are responses that the proxy ended early.
+    """
+
+    requests: Mapping[str, int]
+    sent: Mapping[str, int]
+    received: int
+    client_errors: int
+    server_errors: int
+    cut: int
+
+
 class _Group:
     """The requests of a batch that have the same labels. The first byte of the `short` ones left with the last one."""
 
@@ -116,6 +131,20 @@ class RequestMetrics(Collector):
         """Return the reads of clients by mount."""
         self._process_batch()
         return self._reads
+
+    def totals(self) -> RequestTotals:
+        """Return what the counters of all series add up to."""
+        self._process_batch()
+        requests: dict[str, int] = {}
+        by_status: dict[str, int] = {}
+        for (_, status, outcome, _), one in self._requests.items():
+            requests[outcome] = requests.get(outcome, 0) + one.value
+            by_status[status] = by_status.get(status, 0) + one.value
+        sent = dict.fromkeys(requests, 0)
+        for (outcome, _), one in self._sent.items():
+            sent[outcome] += one.value
+        errors = by_status.get("4xx", 0), by_status.get("5xx", 0)
+        return RequestTotals(requests, sent, self._received, *errors, sum(self._cut.values()))
 
     def add(self, requests: Sequence[FinishedRequest]) -> None:
         alike: dict[tuple[str, int, str, str | None], _Group] = {}

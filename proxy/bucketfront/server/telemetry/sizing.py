@@ -36,22 +36,25 @@ class SizingCurve:
         wants, times, count, all_times, all_bytes = self._curve.wants, 0, 0, 0, 0
         latest: AccessRecord | None = None  # whose requests in a row are observed together
         at = requests[-1][3] if requests else 0.0
-        for record, sent, *_ in requests:
-            size = record.size
-            if not size or record.method != "GET" or record.status not in _STATUSES:
-                continue
-            all_times += 1
-            all_bytes += sent
-            if record is latest:
+        before: AccessRecord | None = None
+        is_wanted = is_counted = False  # of the requests whose record is `before`
+        for request in requests:
+            record, sent = request[0], request[1]
+            if record is not before:
+                before = record
+                is_counted = bool(record.size) and record.method == "GET" and record.status in _STATUSES
+                # A hash of strings with a random key is uniform.
+                is_wanted = is_counted and wants(hash(record.key))
+                if is_wanted and record is not latest:
+                    if latest is not None:
+                        self._observe(latest, times, count, int(at))
+                    latest, times, count = record, 0, 0
+            if is_counted:
+                all_times += 1
+                all_bytes += sent
+            if is_wanted:
                 times += 1
                 count += sent
-                continue
-            # A hash of strings with a random key is uniform.
-            if not wants(hash(record.key)):
-                continue
-            if latest is not None:
-                self._observe(latest, times, count, int(at))
-            latest, times, count = record, 1, sent
         if latest is not None:
             self._observe(latest, times, count, int(at))
         if all_times:

@@ -24,7 +24,7 @@ from bucketfront.server.telemetry.access_log import (
 from bucketfront.server.telemetry.client_reads import ClientReads
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.logged_fields import NAMES, NOTHING, LoggedFields, names_of
-from bucketfront.server.telemetry.request_metrics import RequestMetrics
+from bucketfront.server.telemetry.request_metrics import RequestMetrics, RequestTotals
 from bucketfront.server.telemetry.sizing import Sizing, SizingCurve
 from bucketfront.task_set import TaskSet
 
@@ -142,6 +142,10 @@ class Telemetry:
     def reads(self) -> Mapping[str, ClientReads]:
         """Return what clients have read, by mount."""
         return self._metrics.reads
+
+    def totals(self) -> RequestTotals:
+        """Return what all requests add up to."""
+        return self._metrics.totals()
 
     def sizing(self) -> Sizing | None:
         """Return the hit ratios of other sizes of the cache. Returns None before the first request."""

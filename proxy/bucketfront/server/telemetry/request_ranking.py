@@ -1,10 +1,8 @@
-"""What the requests since the start add up to, which objects are hot, and which requests were slow of late."""
+"""Which objects are hot, and which requests were slow of late."""
 
 import heapq
 import itertools
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from bucketfront.server.telemetry.access_log import AccessRecord, FinishedRequest
 from bucketfront.server.telemetry.hot_keys import HotKeys
@@ -54,28 +52,15 @@ class SlowestRequests:
         self._since += periods * SLOW_PERIOD_S
 
 
-@dataclass(slots=True)
-class Sums:
-    """Requests, and the bytes of objects that their clients got."""
+class RequestRanking:
+    """Ranks finished requests in batches. `clock` is in seconds.
 
-    requests: int = 0
-    sent: int = 0
-
-
-class LiveTally:
-    """Adds up finished requests in batches. `clock` is in seconds.
-
-    `sums` are by the cache's decision and the status. `received` are bytes of uploads, and `cut` responses that the
-    proxy ended early. The weights of `by_requests` are requests by path, those of `by_bytes` are bytes.
-
-    A busy proxy samples the hot objects: of at most MAX_SAMPLES_PER_S batches each request is noted, and counts for
-    those of the batches between as well. Large responses always count, because there are few of them.
+    The weights of `by_requests` are requests by path, those of `by_bytes` are bytes. A busy proxy samples the hot
+    objects: of at most MAX_SAMPLES_PER_S batches each request is noted, and counts for those of the batches between as
+    well. Large responses always count, because there are few of them.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.sums: dict[tuple[str, int], Sums] = {}
-        self.received = 0
-        self.cut = 0
         self.by_requests = HotKeys(MAX_HOT_OBJECTS, HALF_LIFE_S, clock)
         self.by_bytes = HotKeys(MAX_HOT_OBJECTS, HALF_LIFE_S, clock)
         self.slowest = SlowestRequests(clock)
@@ -86,42 +71,16 @@ class LiveTally:
 
     def add(self, requests: Sequence[FinishedRequest]) -> None:
         """Add requests in the order of their ends."""
-        sums, slowest = self.sums, self.slowest
+        slowest = self.slowest
         large: list[tuple[str, float]] = []
-        before, found = None, Sums()
         for request in requests:
-            record, sent, _, _, seconds, _ = request
-            if record is not before:  # requests for one object often follow each other
-                before = record
-                try:
-                    found = sums[record.outcome, record.status]
-                except KeyError:
-                    found = sums[record.outcome, record.status] = Sums()
-            found.requests += 1
-            found.sent += sent
-            if seconds > slowest.least_s:
+            if request[4] > slowest.least_s:
                 slowest.add(request)
-            if sent >= LARGE_BYTES:
-                large.append((record.path, sent))
-            if record.received:
-                self.received += record.received
-            if record.cut is not None:
-                self.cut += 1
+            if request[1] >= LARGE_BYTES:
+                large.append((request[0].path, request[1]))
         if large:
             self.by_bytes.add(large)
         self._sample(requests)
-
-    def by_decision(self) -> dict[str, Sums]:
-        """Return the sums by the cache's decision."""
-        found: defaultdict[str, Sums] = defaultdict(Sums)
-        for (decision, _), sums in self.sums.items():
-            found[decision].requests += sums.requests
-            found[decision].sent += sums.sent
-        return dict(found)
-
-    def with_status(self, hundreds: int) -> int:
-        """Return the requests with a status of these hundreds: 4 for 4xx."""
-        return sum(sums.requests for (_, status), sums in self.sums.items() if status // 100 == hundreds)
 
     def _sample(self, requests: Sequence[FinishedRequest]) -> None:
         """Note the objects of a batch, if there is time for it."""
