@@ -135,16 +135,16 @@ class RequestMetrics(Collector):
     def totals(self) -> RequestTotals:
         """Return what the counters of all series add up to."""
         self._process_batch()
-        requests: dict[str, int] = {}
+        by_outcome: dict[str, int] = {}
         by_status: dict[str, int] = {}
         for (_, status, outcome, _), one in self._requests.items():
-            requests[outcome] = requests.get(outcome, 0) + one.value
+            by_outcome[outcome] = by_outcome.get(outcome, 0) + one.value
             by_status[status] = by_status.get(status, 0) + one.value
-        sent = dict.fromkeys(requests, 0)
+        sent = dict.fromkeys(by_outcome, 0)
         for (outcome, _), one in self._sent.items():
             sent[outcome] += one.value
         errors = by_status.get("4xx", 0), by_status.get("5xx", 0)
-        return RequestTotals(requests, sent, self._received, *errors, sum(self._cut.values()))
+        return RequestTotals(by_outcome, sent, self._received, *errors, sum(self._cut.values()))
 
     def add(self, requests: Sequence[FinishedRequest]) -> None:
         alike: dict[tuple[str, int, str, str | None], _Group] = {}
