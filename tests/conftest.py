@@ -1,5 +1,6 @@
 """The S3 servers of a session, each described by the settings that reach it."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -30,7 +31,13 @@ BUCKET = "bucket"
 settings.register_profile("bucketfront", deadline=None)
 settings.load_profile("bucketfront")
 
+# Some images forbid bytecode to all programs. Each process of the tests would compile all modules, for half a minute.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 share_loader()
+
+gc.disable()  # until all is collected
 
 # Each client would read the machine's whole bundle, and no test needs it.
 for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
@@ -38,6 +45,15 @@ for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
 
 
 _trials: dict[str, Trial] = {}  # by node
+
+
+def pytest_collection_finish() -> None:
+    """Leave the modules and items, which live as long as the process, out of the collections of garbage.
+
+    There are millions of these objects, and each full collection during a test would take a second.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
