@@ -1,5 +1,6 @@
 """The operations of the admin port: the API dispatches by this table, and `/openapi.json` describes it. No I/O here."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,8 +71,9 @@ _TITLES = {
 }
 
 
-def document(version: str) -> dict[str, Any]:
-    """Return the OpenAPI document of this version of bucketfront."""
+@functools.cache  # the schemas of all models take tens of milliseconds, in which the event loop does nothing else
+def document(version: str) -> Mapping[str, Any]:
+    """Return the OpenAPI document of this version of bucketfront. It is the same value each time."""
     bodies = [body for each in OPERATIONS.values() for several in each.responses.values() for body in several]
     models = {body.model for body in bodies if body.model is not None} | {Failure}
     models |= {each.request for each in OPERATIONS.values() if each.request is not None}
