@@ -1,8 +1,10 @@
 """The documentation's links: files and anchors exist, and so does each invariant that the code names."""
 
+import functools
 import json
 import re
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import log_fields_page
@@ -17,24 +19,8 @@ from bucketfront.config.schema import schema
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PACKAGE = ROOT / "proxy" / "bucketfront"
-SOURCES = [
-    path.read_text()
-    for folder in ("proxy", "tests")
-    for path in (ROOT / folder).rglob("*.py")
-    if path != Path(__file__)
-]
-WORDS = {word for source in SOURCES for word in re.findall(r"\w+", source)}
-WORDS |= {family.exposed_name for families in FAMILIES.values() for family in families}  # with the prefix of all
-CLASSES = {name for source in SOURCES for name in re.findall(r"^ *class (\w+)", source, re.MULTILINE)}
 CLASSES_OF_OTHERS = {"RequestHandler"}  # a class of aiohttp
 PREFIXES_OF_OTHERS = ("proxy_", "open_file_cache", "use_attribute_docstrings")  # settings of nginx and pydantic
-# Each folder with sources, by each end of its path: "/a/b/" and "/b/".
-FOLDERS = {
-    f"/{'/'.join(parts[start:])}/"
-    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "docs").rglob("*.md")]
-    for parts in [path.parent.relative_to(ROOT).parts]
-    for start in range(len(parts))
-}
 
 _PYTHON_FILE = re.compile(r"`([\w/]+\.py)`")
 _FOLDER = re.compile(r"`(\w[\w/]*/)`")
@@ -46,6 +32,33 @@ _LINK = re.compile(r"\]\(([^()\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 _NOT_IN_ANCHOR = re.compile(r"[^\w -]")
 _INVARIANT = re.compile(r"docs/invariants\.md#([\w-]+)")
+
+
+@functools.cache
+def sources() -> list[str]:
+    """Return the texts of all modules but this one, which each process of pytest-xdist imports and few need to read."""
+    folders = (ROOT / "proxy", ROOT / "tests")
+    return [path.read_text() for folder in folders for path in folder.rglob("*.py") if path != Path(__file__)]
+
+
+@functools.cache
+def words() -> AbstractSet[str]:
+    """Return the words of all modules, and the names of metrics with the prefix of all."""
+    metrics = {family.exposed_name for families in FAMILIES.values() for family in families}
+    return {word for source in sources() for word in re.findall(r"\w+", source)} | metrics
+
+
+@functools.cache
+def classes() -> AbstractSet[str]:
+    return {name for source in sources() for name in re.findall(r"^ *class (\w+)", source, re.MULTILINE)}
+
+
+@functools.cache
+def folders() -> AbstractSet[str]:
+    """Return each folder with sources by each end of its path: "/a/b/" and "/b/"."""
+    paths = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "docs").rglob("*.md")]
+    parts_of_folders = {path.parent.relative_to(ROOT).parts for path in paths}
+    return {f"/{'/'.join(parts[start:])}/" for parts in parts_of_folders for start in range(len(parts))}
 
 
 def anchors_of(text: str) -> set[str]:
@@ -81,15 +94,15 @@ def unknown_names(text: str) -> list[str]:
     """Return the Python files, folders and identifiers in backticks that the repository does not have."""
     places = (ROOT, PACKAGE, ROOT / "tests")
     unknown = [path for path in _PYTHON_FILE.findall(text) if not any((at / path).exists() for at in places)]
-    unknown += [path for path in _FOLDER.findall(text) if f"/{path}" not in FOLDERS]
+    unknown += [path for path in _FOLDER.findall(text) if f"/{path}" not in folders()]
     for name, member in _CLASS.findall(text):
-        if (name not in CLASSES and name not in CLASSES_OF_OTHERS) or (member and member not in WORDS):
+        if (name not in classes() and name not in CLASSES_OF_OTHERS) or (member and member not in words()):
             unknown.append(f"{name}.{member}" if member else name)
     unknown += [
         name
         for name in _SNAKE_CASE.findall(text)
         # Prometheus adds the suffix to the names of counters.
-        if not {name, name.removesuffix("_total")} & WORDS and not name.startswith(PREFIXES_OF_OTHERS)
+        if not {name, name.removesuffix("_total")} & words() and not name.startswith(PREFIXES_OF_OTHERS)
     ]
     return unknown
 

@@ -1,6 +1,7 @@
 """The rooms of the package (docs/architecture.md): imports point down its picture, and pure modules stay pure."""
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -81,8 +82,13 @@ def floor_of(room: str) -> int:
     return found[0]
 
 
-def imports(source: str) -> Iterator[str]:
+@functools.cache
+def imports(source: str) -> tuple[str, ...]:
     """Return dotted names, also those below TYPE_CHECKING and in functions, because a type is a dependency as well."""
+    return tuple(_imports(source))
+
+
+def _imports(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

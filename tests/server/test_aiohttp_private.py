@@ -1,6 +1,7 @@
 """The private members of aiohttp, asyncio and selectors: each exists, and one module alone touches them."""
 
 import ast
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -56,10 +57,13 @@ def _is_itself(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id in {"self", "cls"}
 
 
+_own_names_once = functools.cache(own_names)
+
+
 def foreign_names(owner: "type[Any]") -> set[str]:
     """The private names of the bases of `owner` that belong to aiohttp, asyncio or selectors."""
     bases = [base for base in owner.__mro__ if base.__module__.partition(".")[0] in {"aiohttp", "asyncio", "selectors"}]
-    return {name for base in bases for name in own_names(base)} - {"_abc_impl"}
+    return {name for base in bases for name in _own_names_once(base)} - {"_abc_impl"}
 
 
 def has(member: PrivateMember) -> bool:
@@ -72,6 +76,12 @@ def modules() -> Iterator[ModuleType]:
     for found in pkgutil.walk_packages(bucketfront.__path__, "bucketfront."):
         if found.name != ONE and not found.name.endswith("__main__"):
             yield importlib.import_module(found.name)
+
+
+@functools.cache
+def nodes(module: ModuleType) -> tuple[ast.AST, ...]:
+    """Return all nodes of the source of one module."""
+    return tuple(ast.walk(ast.parse(inspect.getsource(module))))
 
 
 @pytest.mark.parametrize("member", PRIVATE_MEMBERS, ids=lambda member: member.name)
@@ -99,7 +109,7 @@ def test_each_is_listed() -> None:
 def test_no_other_module_imports_one() -> None:
     found = []
     for module in modules():
-        for node in ast.walk(ast.parse(inspect.getsource(module))):
+        for node in nodes(module):
             if isinstance(node, ast.Import):
                 origins = {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
@@ -137,7 +147,7 @@ def test_no_other_module_reaches_into_one() -> None:
     found = [
         (module.__name__, node.attr)
         for module in modules()
-        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        for node in nodes(module)
         if isinstance(node, ast.Attribute)
         and is_private(node.attr)
         and node.attr in listed
