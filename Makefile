@@ -39,7 +39,8 @@ run: install
 
 # One process for each core.
 test: install
-	$(BIN)/pytest -n auto -m 'not e2e and not long and not reliability and not compatibility' tests
+	$(BIN)/pytest -n auto --dist worksteal --ignore tests/e2e --ignore tests/reliability \
+		-m 'not e2e and not long and not compatibility' tests
 
 check: install
 	$(BIN)/ruff check proxy tests bench docs/site
