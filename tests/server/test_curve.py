@@ -10,6 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bucketfront.keys import ObjectKey
+from bucketfront.server.telemetry.access_log import AccessRecord
+from bucketfront.server.telemetry.logged_fields import NOTHING
 from bucketfront.server.telemetry.miss_ratio_curve import (
     FEW_OBJECTS,
     HALF_LIFE_REQUESTS,
@@ -19,6 +22,7 @@ from bucketfront.server.telemetry.miss_ratio_curve import (
     _step,
 )
 from bucketfront.server.telemetry.reuse_distances import ReuseDistances
+from bucketfront.server.telemetry.sizing import SizingCurve
 
 sys.path.append(str(Path(__file__).parent.parent.parent / "bench"))
 
@@ -180,6 +184,23 @@ def test_time_is_bounded() -> None:
     found = curve.estimate(10_000)
     assert found is not None
     assert 0.8 < found.requests <= 1
+
+
+def test_time_is_bounded_with_few_objects() -> None:
+    """A server with many requests a second for few objects observes few of them, and others in the next second."""
+    sizing = SizingCurve(1 << 30)
+    observed = list[int]()
+    observe = sizing._curve.observe
+    sizing._curve.observe = lambda *of: observed.append(of[4]) or observe(*of)  # type: ignore[method-assign, func-returns-value]
+    records = [AccessRecord("GET", "/", 200, "hit", "hit", "/", ObjectKey("b", str(name)), 9) for name in range(5)]
+    for at in (7.0, 8.0):
+        for _ in range(MAX_OBSERVED_PER_S):
+            sizing.add([(record, 9, "-", at, 0.0, NOTHING) for record in records])
+    for second in (7, 8):
+        assert MAX_OBSERVED_PER_S < observed.count(second) <= MAX_OBSERVED_PER_S + len(records)
+    found = sizing.sizing()
+    assert found is not None
+    assert found.estimates[0][1].requests > 0.99
 
 
 def test_requests_in_a_row() -> None:

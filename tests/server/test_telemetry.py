@@ -522,6 +522,17 @@ def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().out == "2026-09-21T14:13:20.000Z 127.0.0.1 GET /x 200 10 B 0.0 ms [hit]\nstill open\n"
 
 
+@pytest.mark.parametrize("form", ["json", "text"])
+async def test_no_log(monkeypatch: pytest.MonkeyPatch, form: Literal["json", "text"]) -> None:
+    """A log to /dev/null formats no line, and the metrics count as ever."""
+    monkeypatch.setattr("bucketfront.server.telemetry.access_log._stamped", None)  # each line has the time
+    telemetry, registry = telemetry_into(Path(os.devnull), form)
+    telemetry.add(record_of(), 10, "-", NOON, 0.0)
+    assert telemetry.drain(timeout_s=PATIENCE)
+    telemetry.close()
+    assert values(registry)["bucketfront_requests_total"] == 1
+
+
 async def test_requests_do_not_wait_for_the_log(start: StartProxy, s3: S3, tmp_path: Path) -> None:
     """Requests succeed while no process reads the log. Once one does, all lines are there (I20)."""
     s3.put("x", b"data")

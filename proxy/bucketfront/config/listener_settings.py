@@ -264,4 +264,5 @@ class AccessLogSettings(Section):
     costs a hit 2 % of its time if its request has it: see [docs/log-fields.md](log-fields.md)."""
     path: Text = "-"
     """File to append to. `-` is standard output. After SIGUSR1 bucketfront opens the path again, so a rotation by
-    rename loses no line. If it cannot be opened, the lines go on in the old file, with a warning."""
+    rename loses no line. If it cannot be opened, the lines go on in the old file, with a warning. `/dev/null` turns the
+    log off, and saves what it costs."""

@@ -22,8 +22,16 @@ from bucketfront.keys import ObjectKey
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry import logged_fields
 from bucketfront.server.telemetry.line_writer import LineWriter
-from bucketfront.server.telemetry.logged_fields import NOTHING, LoggedFields, facts_of_many, facts_of_trace, text_of
+from bucketfront.server.telemetry.logged_fields import (
+    NOTHING,
+    LoggedFields,
+    facts_of_many,
+    facts_of_range,
+    facts_of_trace,
+    text_of,
+)
 from bucketfront.server.telemetry.origin_failure import OriginFailure
+from bucketfront.server.telemetry.request_group import RequestGroup
 
 CLOSE_TIMEOUT_S = 2.0  # for a slow reader to take the last lines; a stop has 45 s in all
 LOG_MODE = 0o640  # of a new file, less the umask: it has names of objects and addresses of people
@@ -50,7 +58,7 @@ class AccessRecord:
     upload's body. `fault` is the reason of a failure. `cut` is set if the proxy itself ended the response early;
     `status` is then the one that the client got. `failure` is the origin's, also if the client got a stale response
     because of it. `user` names the client's credential, by rule and holder. `span_id` is the span of this request in
-    the client's trace.
+    the client's trace. `group` is set once the metrics have counted the first of the responses.
     """
 
     method: str
@@ -69,6 +77,7 @@ class AccessRecord:
     failure: OriginFailure | None = None
     user: str | None = None
     span_id: str | None = None
+    group: RequestGroup | None = field(default=None, init=False, repr=False)
     _json: Affixes | None = field(default=None, init=False, repr=False)
     _text: Affixes | None = field(default=None, init=False, repr=False)
 
@@ -174,7 +183,9 @@ def _json_first_byte(first: float | None, seconds: float) -> str:
 
 def _json_fields(fields: LoggedFields) -> str:
     user_agent, name, traceparent, referer, ranges = fields
-    text = _json_facts_of_many(user_agent, referer, ranges)
+    text = _json_facts_of_many(user_agent, referer)
+    if ranges is not None:
+        text = _json_facts(facts_of_range(ranges)) + text
     if name is not None:
         text += f', "request_id": {_quoted(text_of(name))}'
     return text if traceparent is None else text + _json_facts(facts_of_trace(traceparent))
@@ -211,6 +222,10 @@ def text_lines(requests: Sequence[FinishedRequest]) -> str:
     return "".join(lines)
 
 
+def _no_lines(requests: Sequence[FinishedRequest]) -> str:  # noqa: ARG001 - as the others
+    return ""
+
+
 def _text_facts(facts: Iterable[tuple[str, str]]) -> str:
     return "".join(f" {name}: {_shown(fact)}" for name, fact in facts)
 
@@ -229,7 +244,8 @@ class AccessLog:
         return self._sink.lost
 
     def add(self, requests: Sequence[FinishedRequest]) -> None:
-        self._sink.add(self._lines(requests).encode("ascii"))
+        if lines := self._lines(requests):
+            self._sink.add(lines.encode("ascii"))
 
     def flush(self) -> None:
         self._sink.flush()
@@ -248,12 +264,14 @@ class AccessLog:
 
 
 def open_access_log(settings: AccessLogSettings) -> AccessLog:
-    """Return the log that writes to a file, or to standard output for the path `-`.
+    """Return the log that writes to a file, or to standard output for the path `-`. That to /dev/null has no lines.
 
     Raises UnusableSetting if the file cannot be opened.
     """
     lines = json_lines if settings.format == "json" else text_lines
     path = settings.path
+    if path == os.devnull:
+        lines = _no_lines  # most of the log's cost is the text
     try:
         descriptor = _opened(path)
     except OSError as error:

@@ -1,7 +1,7 @@
 """The last response to each path, for operators who want to know why it was what it was.
 
-It costs a few hundred nanoseconds for each kind of response in a batch. The memory is bounded: it has the hashes of the
-paths of MAX_REMEMBERED responses at most, and none of the paths.
+The memory is bounded: it has the hashes of the paths of MAX_REMEMBERED responses at most, and whole requests of
+MAX_RECENT.
 """
 
 from collections.abc import Iterable
@@ -10,12 +10,13 @@ from typing import NamedTuple
 from bucketfront.server.telemetry.access_log import FinishedRequest
 
 MAX_REMEMBERED = 10_000  # paths
+MAX_RECENT = 512  # paths whose last request is kept as it came, because a hot path has another one in each batch
 
 
 class LastResponse(NamedTuple):
     """A response, ended at `at` (seconds since the epoch). `cache` is its Cache-Status without the proxy's name.
 
-    `fault` is the reason of a failure. It is a tuple, because it is made for each kind of response in a batch.
+    `fault` is the reason of a failure.
     """
 
     at: float
@@ -32,18 +33,29 @@ class LastResponses:
         self._limit = limit // 2
         self._newer: dict[int, LastResponse] = {}  # by the hash of the path
         self._older: dict[int, LastResponse] = {}
+        self._recent: dict[str, FinishedRequest] = {}  # by the path; later than both of the others
 
     def __len__(self) -> int:
+        self._shorten_recent()
         return len(self._newer) + len(self._older)
 
     def add(self, requests: Iterable[FinishedRequest]) -> None:
-        """Remember requests in the order of their ends. Responses of one kind share a record."""
-        for record, at in {request[0]: request[3] for request in requests}.items():
-            if len(self._newer) >= self._limit:
-                self._older, self._newer = self._newer, {}
-            self._newer[hash(record.path)] = LastResponse(at, record.method, record.status, record.cache, record.fault)
+        """Remember requests in the order of their ends."""
+        recent = self._recent
+        for request in requests:
+            recent[request[0].path] = request
+        if len(recent) >= MAX_RECENT:
+            self._shorten_recent()
 
     def find(self, path: str) -> LastResponse | None:
         """Return the last response to a path, as it was sent and without its query. Returns None if it is unknown."""
+        self._shorten_recent()
         name = hash(path)
         return self._newer.get(name) or self._older.get(name)
+
+    def _shorten_recent(self) -> None:
+        recent, self._recent = self._recent, {}
+        for path, (record, _, _, at, _, _) in recent.items():
+            if len(self._newer) >= self._limit:
+                self._older, self._newer = self._newer, {}
+            self._newer[hash(path)] = LastResponse(at, record.method, record.status, record.cache, record.fault)

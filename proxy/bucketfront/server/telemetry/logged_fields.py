@@ -31,16 +31,18 @@ def facts(fields: LoggedFields) -> list[tuple[str, str]]:
     """Return what a line has of the fields, by the names of the access log."""
     user_agent, name, traceparent, referer, ranges = fields
     of_one = [] if name is None else [("request_id", text_of(name))]
-    return facts_of_many(user_agent, referer, ranges) + of_one + facts_of_trace(traceparent)
+    return facts_of_range(ranges) + facts_of_many(user_agent, referer) + of_one + facts_of_trace(traceparent)
 
 
-def facts_of_many(
-    user_agent: bytes | str | None, referer: bytes | str | None, ranges: bytes | str | None
-) -> list[tuple[str, str]]:
+def facts_of_range(ranges: bytes | str | None) -> list[tuple[str, str]]:
+    """Return the fact of the field that differs in most requests that have it."""
+    text = text_of(ranges) if ranges else ""
+    return [("range", text[:MAX_CHARS])] if text else []
+
+
+def facts_of_many(user_agent: bytes | str | None, referer: bytes | str | None) -> list[tuple[str, str]]:
     """Return the facts of the fields that are alike in many requests."""
     found = []
-    if ranges and (text := text_of(ranges)):
-        found.append(("range", text[:MAX_CHARS]))
     if user_agent and (text := text_of(user_agent)):
         found.append(("user_agent", text[:MAX_CHARS]))
     if referer and (text := text_of(referer)):

@@ -9,7 +9,8 @@ requests for an object. So the distance in the whole stream is that of the sampl
 stands for 1/R requests.
 
 1. If more than `max_objects` are in the sample, the threshold falls to the largest hash, which leaves. It also falls if
-   more than MAX_OBSERVED_PER_S requests are observed, because that takes time of the event loop.
+   more than MAX_OBSERVED_PER_S requests are observed, because that takes time of the event loop. A sample of few
+   objects stays, and the rest of that second does not count.
 2. Objects below the largest cache of interest leave the sample. Their next request is a miss in any case.
 3. The number of all requests and their bytes are known. The difference between them and what the sample stands for is
    due to the few most popular objects, which hit in any cache (the adjusted SHARDS of the paper).
@@ -23,7 +24,7 @@ from bucketfront.server.telemetry.reuse_distances import ReuseDistances
 
 MAX_OBJECTS = 8192  # in the sample, at about 300 bytes each
 MAX_OBSERVED_PER_S = 2000  # each takes about 5 microseconds, so 1 % of the event loop's time
-FEW_OBJECTS = 64  # a smaller sample shows too little, and costs little
+FEW_OBJECTS = 64  # a smaller sample shows too little
 HALF_LIFE_REQUESTS = 1 << 20
 HASHES = 1 << 24  # of which the threshold permits some
 
@@ -84,6 +85,10 @@ class MissRatioCurve:
     def requests(self) -> float:
         """Return how many requests the curve is of. Older ones count less."""
         return self._all.requests
+
+    def is_paused(self, second: int) -> bool:
+        """Return whether enough requests of this second were observed, so that no further ones count."""
+        return self._in_second > MAX_OBSERVED_PER_S and second == self._second
 
     def count(self, requests: int, count: int) -> None:
         """Count requests and their bytes, whether or not their objects are in the sample."""

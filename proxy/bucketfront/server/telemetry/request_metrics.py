@@ -12,9 +12,10 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from bucketfront.server.cut import Cut
-from bucketfront.server.telemetry.access_log import LAST, FinishedRequest
+from bucketfront.server.telemetry.access_log import LAST, AccessRecord, FinishedRequest
 from bucketfront.server.telemetry.client_reads import ClientReads, is_read
 from bucketfront.server.telemetry.metric_family import MetricFamily, counter, histogram
+from bucketfront.server.telemetry.request_group import Labels, RequestGroup
 from bucketfront.server.telemetry.sizing import SizingCurve
 
 NO_MOUNT = ""  # of requests that no mount serves
@@ -63,11 +64,14 @@ class _Durations:
     counts: list[int] = field(default_factory=lambda: [0] * len(_BOUNDS))
     seconds: float = 0.0
 
-    def add(self, buckets: Sequence[int], seconds: float) -> None:
-        """Add requests by their buckets, and the sum of their seconds."""
-        for bucket in buckets:
-            self.counts[bucket] += 1
-        self.seconds += seconds
+    def add(self, durations: Sequence[float]) -> None:
+        """Add requests. Most are hits, and all of these fall into the first bucket."""
+        self.seconds += sum(durations)
+        if not durations or max(durations) <= _BUCKETS_S[0]:
+            self.counts[0] += len(durations)
+            return
+        for seconds in durations:
+            self.counts[bisect_left(_BUCKETS_S, seconds)] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +87,6 @@ class RequestTotals:
     client_errors: int
     server_errors: int
     cut: int
-
-
-class _Group:
-    """The requests of a batch that have the same labels. The first byte of the `short` ones left with the last one."""
-
-    __slots__ = ("first_bytes", "from_origin", "long", "sent", "short")
-
-    def __init__(self) -> None:
-        self.sent = self.from_origin = 0
-        self.short: list[float] = []  # seconds, as the others
-        self.long: list[float] = []
-        self.first_bytes: list[float] = []  # of the long ones that had one
 
 
 class RequestMetrics(Collector):
@@ -123,6 +115,7 @@ class RequestMetrics(Collector):
         self._first_bytes: dict[str, _Durations] = {}
         self._reads: dict[str, ClientReads] = {}
         self._received = 0
+        self._groups: dict[tuple[Labels, bool], RequestGroup] = {}  # by labels, and by being plain
         self._cut = dict.fromkeys(Cut, 0)
         registry.register(self)
 
@@ -147,48 +140,63 @@ class RequestMetrics(Collector):
         return RequestTotals(by_outcome, sent, self._received, *errors, sum(self._cut.values()))
 
     def add(self, requests: Sequence[FinishedRequest]) -> None:
-        alike: dict[tuple[str, int, str, str | None], _Group] = {}
-        latest, group = None, _Group()
+        touched: list[RequestGroup] = []
+        latest: AccessRecord | None = None
         for record, sent, _, _, seconds, _ in requests:
             if record is not latest:
                 latest = record
-                labels = record.method, record.status, record.outcome, record.mount
-                try:
-                    group = alike[labels]
-                except KeyError:
-                    group = alike[labels] = _Group()
+                if (found := record.group) is None:
+                    found = self._new_group(record)
+                group = found
+                if not (group.short or group.long):
+                    touched.append(group)
             group.sent += sent
-            first = record.first_byte
-            if first is LAST:
+            if group.is_plain:
                 group.short.append(seconds)
             else:
-                group.long.append(seconds)
-                if first is not None:
-                    group.first_bytes.append(min(first, seconds))
-            if record.from_origin or record.received or record.cut is not None:
-                group.from_origin += record.from_origin
-                self._received += record.received
-                if record.cut is not None:
-                    self._cut[record.cut] += 1
-        for labels, group in alike.items():
-            self._count(*labels, group)
+                self._add_special(group, record, seconds)
+        for group in touched:
+            self._count(*group.labels, group)
+            group.clear()
         if self._curve is not None:
             self._curve.add(requests)
 
-    def _count(self, method: str, status: int, outcome: str, mount: str | None, group: _Group) -> None:
+    def _new_group(self, record: AccessRecord) -> RequestGroup:
+        """Find the group of a record, which has it from now on."""
         # Labels come from closed sets (docs/invariants.md#secrets-stay-in).
-        method = method if method in _METHODS else "other"
-        mount, times = mount or NO_MOUNT, len(group.short) + len(group.long)
+        method = record.method if record.method in _METHODS else "other"
+        labels: Labels = method, record.status, record.outcome, record.mount or NO_MOUNT
+        is_plain = record.first_byte is LAST and not (record.from_origin or record.received or record.cut is not None)
+        group = self._groups.get((labels, is_plain))
+        if group is None:
+            group = self._groups[labels, is_plain] = RequestGroup(labels, is_plain=is_plain)
+        record.group = group
+        return group
+
+    def _add_special(self, group: RequestGroup, record: AccessRecord, seconds: float) -> None:
+        first = record.first_byte
+        if first is LAST:
+            group.short.append(seconds)
+        else:
+            group.long.append(seconds)
+            if first is not None:
+                group.first_bytes.append(min(first, seconds))
+        group.from_origin += record.from_origin
+        self._received += record.received
+        if record.cut is not None:
+            self._cut[record.cut] += 1
+
+    def _count(self, method: str, status: int, outcome: str, mount: str, group: RequestGroup) -> None:
+        times = len(group.short) + len(group.long)
         self._add(self._requests, (method, f"{status // 100}xx", outcome, mount), times)
         if group.sent:
             self._add(self._sent, (outcome, mount), group.sent)
         wholes, heads = (self._series(series, outcome) for series in (self._durations, self._first_bytes))
-        short, seconds = _buckets(group.short), sum(group.short)
-        wholes.add(short, seconds)
-        heads.add(short, seconds)
+        for of_short in (wholes, heads):
+            of_short.add(group.short)
         if group.long:
-            wholes.add(_buckets(group.long), sum(group.long))
-            heads.add(_buckets(group.first_bytes), sum(group.first_bytes))
+            wholes.add(group.long)
+            heads.add(group.first_bytes)
         if mount and is_read(method, status, outcome):
             if mount not in self._reads:
                 self._reads[mount] = ClientReads()
@@ -217,10 +225,6 @@ class RequestMetrics(Collector):
         yield _READ_BYTES.series(((mount,), of_mount.bytes, self._created) for mount, of_mount in reads)
         yield _CACHED_BYTES.series(((mount,), of_mount.cached_bytes, self._created) for mount, of_mount in reads)
         yield _LINES.value(self._lost(), self._created)
-
-
-def _buckets(durations: Sequence[float]) -> list[int]:
-    return [bisect_left(_BUCKETS_S, seconds) for seconds in durations]
 
 
 def _histogram(family: MetricFamily, durations: Mapping[str, _Durations]) -> Metric:

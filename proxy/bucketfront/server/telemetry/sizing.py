@@ -33,28 +33,31 @@ class SizingCurve:
 
     def add(self, requests: Sequence[FinishedRequest]) -> None:
         """Add requests in the order in which they ended. Each takes little time, because all hits come here."""
-        wants, times, count, all_times, all_bytes = self._curve.wants, 0, 0, 0, 0
-        latest: AccessRecord | None = None  # whose requests in a row are observed together
         at = requests[-1][3] if requests else 0.0
+        if self._curve.is_paused(int(at)):
+            return
+        wants = self._curve.wants
+        times = count = all_times = all_bytes = 0
+        latest: AccessRecord | None = None  # whose requests in a row are observed together
         before: AccessRecord | None = None
-        is_wanted = is_counted = False  # of the requests whose record is `before`
+        name: int | None = None  # of the requests whose record is `before`
+        is_wanted = False
         for request in requests:
-            record, sent = request[0], request[1]
+            record = request[0]
             if record is not before:
                 before = record
-                is_counted = bool(record.size) and record.method == "GET" and record.status in _STATUSES
-                # A hash of strings with a random key is uniform.
-                is_wanted = is_counted and wants(hash(record.key))
+                name = _name_of(record)
+                is_wanted = name is not None and wants(name)
                 if is_wanted and record is not latest:
                     if latest is not None:
                         self._observe(latest, times, count, int(at))
                     latest, times, count = record, 0, 0
-            if is_counted:
+            if name is not None:
                 all_times += 1
-                all_bytes += sent
+                all_bytes += request[1]
             if is_wanted:
                 times += 1
-                count += sent
+                count += request[1]
         if latest is not None:
             self._observe(latest, times, count, int(at))
         if all_times:
@@ -72,6 +75,15 @@ class SizingCurve:
         if not estimates:
             return None
         return Sizing(estimates, self._curve.requests, self._curve.objects, self._curve.rate)
+
+
+def _name_of(record: AccessRecord) -> int | None:
+    """Return the name of the object that a request read, as the curve has it. Returns None if it does not count.
+
+    A hash of strings with a random key is uniform.
+    """
+    is_counted = record.size and record.method == "GET" and record.status in _STATUSES
+    return hash(record.key) if is_counted else None
 
 
 def _size(whole: int, before: int, sent: int) -> int:
