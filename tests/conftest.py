@@ -1,4 +1,4 @@
-"""The S3 servers of a session, each described by the settings that reach it."""
+"""The S3 servers of a session, each described by the settings that reach it, and the two paths of a read from them."""
 
 import gc
 import os
@@ -21,7 +21,9 @@ from security_page import Trial, write_page
 from shared_loader import share_loader
 
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
+from bucketfront.s3 import direct_reads
 from bucketfront.s3.embedded import moto_server
+from bucketfront.s3.transport import StrictHTTPSession
 
 ClientOf = Callable[[OriginSettings], Any]
 
@@ -175,3 +177,24 @@ def _client(settings: OriginSettings) -> Any:
             retries={"total_max_attempts": 1},
         ),
     )
+
+
+@pytest.fixture(params=["direct", "sdk"])
+def each_read_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the test with reads as they are, and once more with all reads as calls of the SDK."""
+    if request.param == "sdk":
+        monkeypatch.setattr(direct_reads, "is_plain", lambda params: False)
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the URLs of the requests that are sent, also of those that reach no origin."""
+    found: list[str] = []
+    send = StrictHTTPSession.send
+
+    async def noted(session: StrictHTTPSession, request: Any) -> Any:
+        found.append(request.url)
+        return await send(session, request)
+
+    monkeypatch.setattr(StrictHTTPSession, "send", noted)
+    return found

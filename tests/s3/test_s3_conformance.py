@@ -32,6 +32,8 @@ from bucketfront.s3.client import S3Origin
 from bucketfront.s3.listing import Listed, list_objects
 from bucketfront.s3.upload.uploader import Announce, S3Uploader, Written
 
+pytestmark = pytest.mark.usefixtures("each_read_path")
+
 FAKE = "fake"
 CHAOS = "chaos"
 SERVERS = ("moto_s3", pytest.param("seaweed", marks=pytest.mark.e2e))

@@ -19,6 +19,8 @@ from bucketfront.retry import RetryBudget
 from bucketfront.s3 import transport
 from bucketfront.s3.client import READ_ATTEMPTS, S3Origin
 
+pytestmark = pytest.mark.usefixtures("each_read_path")
+
 KEY = ObjectKey("bucket", "o")
 CONTENT = object_bytes(10)
 FULL = response("206 Partial Content", CONTENT, ETag='"d41d8cd98f00b204e9800998ecf8427e"', Content_Range="bytes 0-9/10")

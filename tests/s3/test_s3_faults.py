@@ -48,6 +48,8 @@ from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.client import READ_ATTEMPTS, S3Origin
 from bucketfront.s3.error_translation import UnexplainedRefusal
 
+pytestmark = pytest.mark.usefixtures("each_read_path")
+
 KEY = ObjectKey("bucket", "folder/o")
 VERSION = "3sL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY+MTRCxf3vjVBH40Nr8X8gdRQBpUMLUo"
 PINNED = KEY._replace(version=VERSION)
@@ -126,12 +128,10 @@ async def fetch(origin: S3Origin, part: Requested = FromTo(0, 10), **conditions:
 # --- no response ---------------------------------------------------------------------------------------------
 
 
-async def test_a_refused_connection() -> None:
+async def test_a_refused_connection(attempts: list[str]) -> None:
     """I20: a refused connection is OriginUnavailable at once, after at most READ_ATTEMPTS attempts."""
-    attempts = []
     with held_port() as port:
         async with asyncio.timeout(HANG_S), S3Origin(settings(f"http://127.0.0.1:{port}")) as origin:
-            origin.client.meta.events.register("before-send.s3", lambda **_: attempts.append(1))
             with pytest.raises(OriginUnavailable) as raised:
                 await origin.get(KEY, FromTo(0, 10))
     assert not isinstance(raised.value, OriginTimeout | OriginServerError)

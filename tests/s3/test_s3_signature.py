@@ -25,6 +25,8 @@ from bucketfront.s3 import credentials
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.single_call import send
 
+pytestmark = pytest.mark.usefixtures("each_read_path")
+
 KEY = ObjectKey("bucket", "o")
 OLD, NEW = ("AKIDOLD", "old-secret-4711"), ("AKIDNEW", "new-secret-4712")
 CONTENT = object_bytes(10)

@@ -56,9 +56,13 @@ class Billing:
         context[_PLACE] = ObjectKey(params.get("Bucket", ""), params.get("Key", ""))
 
     def _count(self, http_response: Any, model: Any, context: dict[str, Any], **_: Any) -> None:
-        charged = price_class(model.name)
         # An error inside a 200 is charged as well.
-        if charged is None or http_response.raw.status >= 500:
+        self.count(model.name, http_response.raw.status, context[_PLACE])
+
+    def count(self, operation: str, status: int, key: ObjectKey) -> None:
+        """Count a request for `key` to which S3 has sent `status`."""
+        charged = price_class(operation)
+        if charged is None or status >= 500:
             return
-        mount = self._mount_of(context[_PLACE])
+        mount = self._mount_of(key)
         self.counts[mount, charged] = self.counts.get((mount, charged), 0) + 1

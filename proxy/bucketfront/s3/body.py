@@ -5,7 +5,6 @@ See docs/invariants.md#exact-length and docs/invariants.md#deadlines-everywhere.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import aiohttp
 
@@ -24,10 +23,10 @@ class S3Body:
     too slowly, and `on_failure` with each error.
     """
 
-    def __init__(self, stream: Any, what: str, read_timeout: float) -> None:
-        # aiobotocore's wrapper returns pieces of a requested size. The stream below it returns what has arrived, which
-        # is both sooner and cheaper.
-        self._response = stream._raw_stream  # noqa: SLF001 - the wrapper has no public name for it
+    def __init__(self, response: aiohttp.ClientResponse, what: str, read_timeout: float) -> None:
+        # aiobotocore's wrapper returns pieces of a requested size. aiohttp's stream returns what has arrived, which is
+        # both sooner and cheaper.
+        self._response = response
         self._what = what
         self._read_timeout = read_timeout
         self._left: int | None = None  # bytes

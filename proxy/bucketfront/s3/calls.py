@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from bucketfront.errors import OriginError, OriginThrottled
+from bucketfront.s3.direct_reads import DirectReads
 from bucketfront.s3.error_translation import UnexplainedRefusal, VersionUnchanged, translated
 from bucketfront.s3.failures import OriginFailures
 from bucketfront.s3.pace import Pace
@@ -18,10 +19,11 @@ from bucketfront.troubles import Troubles
 class Calls:
     """The calls of one client, each of which is sent once. `timeout` is the default of one, in seconds.
 
-    `client` is aiobotocore's, once it has started.
+    `client` is aiobotocore's, and `objects` has its reads of objects, once it has started.
     """
 
     client: Any
+    objects: DirectReads
 
     def __init__(self, timeout: float, troubles: Troubles) -> None:
         self._timeout = timeout

@@ -41,6 +41,7 @@ from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.calls import Calls
 from bucketfront.s3.connection_slots import ConnectionSlots, HeldSlot
 from bucketfront.s3.credentials import credentials_of
+from bucketfront.s3.direct_reads import DirectReads
 from bucketfront.s3.endpoint import DEFAULT_REGION, S3Endpoint
 from bucketfront.s3.error_translation import Unexplained, VersionUnchanged, translated
 from bucketfront.s3.object_reads import ObjectReads, object_params
@@ -105,6 +106,7 @@ class S3Origin:
         await self._sdk.__aenter__()
         self.billing.register(self._sdk.client.meta.events)
         self.calls.client = self.calls.reference.client = self._sdk.client
+        self.calls.objects = DirectReads(self._sdk.client, self._signature, self.billing)
         self.endpoint = self._sdk.endpoint
         return self
 

@@ -103,6 +103,11 @@ class Unexplained(InvalidOriginResponse):
     is_final = True
 
 
+def is_unchanged(status: int, params: Mapping[str, Any]) -> bool:
+    """Return whether the status of a read confirms the version in its If-None-Match."""
+    return status == 304 and "IfNoneMatch" in params
+
+
 @contextmanager
 def translated(what: str, params: Mapping[str, Any] = _NO_PARAMS) -> Iterator[None]:
     """Run one call to S3, and raise its errors as bucketfront's.
@@ -142,7 +147,7 @@ def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> Or
     response = _response(error, details, headers)
     sent = replace(response, status=details.get("SentStatus", response.status))
     is_read = error.operation_name in _READS
-    if response.status == 304 and "IfNoneMatch" in params and is_read:
+    if is_read and is_unchanged(response.status, params):
         return VersionUnchanged(headers)
     message = f"{what}: {_as_text(sent)}"
     found = _fact(message, response, headers, params, is_read=is_read)

@@ -19,6 +19,7 @@ from bucketfront.s3 import responses
 from bucketfront.s3.accepted_codings import AcceptedCodings
 from bucketfront.s3.body import S3Body
 from bucketfront.s3.calls import Calls
+from bucketfront.s3.direct_reads import ReadResponse
 from bucketfront.s3.error_translation import Unexplained
 from bucketfront.s3.transport import accept_encoding
 
@@ -66,7 +67,7 @@ class ObjectReads:
         """Call S3 HeadObject, and GetObject if the response does not have the size, or S3's code."""
         params = object_params(key, IfNoneMatch=if_none_match)
         try:
-            response = await self._read(f"HEAD {key}", self._calls.client.head_object, key, params)
+            response = await self._read(f"HEAD {key}", self._calls.objects.head_object, key, params)
         except Unexplained as refusal:
             # A GET has S3's code, or the object (docs/invariants.md#errors-are-not-data).
             found = await self._metadata_by_get(key, None)
@@ -74,13 +75,12 @@ class ObjectReads:
                 raise
             log.info("%s; a GET has the object", refusal)
             return found
-        head = response["ResponseMetadata"]
-        size = responses.size_sent(head["HTTPStatusCode"], head["HTTPHeaders"])
+        size = responses.size_sent(response.status, response.fields)
         if size is None:
-            found = await self._metadata_by_get(key, head["HTTPHeaders"])
+            found = await self._metadata_by_get(key, response.fields)
             assert found is not None
             return found
-        return self._metadata(head["HTTPHeaders"], size, key.version, is_whole=True)
+        return self._metadata(response.fields, size, key.version, is_whole=True)
 
     async def _get_once(
         self,
@@ -94,9 +94,8 @@ class ObjectReads:
         condition = None if self._has_bare_etags else if_match
         header = None if part is None else ranges.field_value(part)
         params = object_params(key, Range=header, IfMatch=condition, IfNoneMatch=if_none_match)
-        response = await self._read(what, self._calls.client.get_object, key, params)
-        body = S3Body(response["Body"], what, self._read_timeout)
-        status, fields = response["ResponseMetadata"]["HTTPStatusCode"], response["ResponseMetadata"]["HTTPHeaders"]
+        status, fields, raw = await self._read(what, self._calls.objects.get_object, key, params)
+        body = S3Body(raw, what, self._read_timeout)
         try:
             self._has_bare_etags = responses.has_bare_etag(fields)
             measured = await body.measure() if status == 200 and responses.is_chunked(fields) else None
@@ -124,12 +123,13 @@ class ObjectReads:
         return responses.metadata(fields, size, requested_version, is_whole=is_whole)
 
     async def _read(
-        self, what: str, operation: Callable[..., Awaitable[Any]], key: ObjectKey, params: dict[str, Any]
-    ) -> Any:
+        self, what: str, operation: Callable[..., Awaitable[ReadResponse]], key: ObjectKey, params: dict[str, Any]
+    ) -> ReadResponse:
         """Run a call that reads `key`, with the Accept-Encoding of that key."""
         token = accept_encoding.set(self._codings.of(key))
         try:
-            return await self._calls.send(what, operation, params)
+            response: ReadResponse = await self._calls.send(what, operation, params)
+            return response
         finally:
             accept_encoding.reset(token)
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
+from botocore.handlers import add_retry_headers
 
 from bucketfront import __version__
 from bucketfront.config.origin_settings import OriginSettings, ProfileCredentials
@@ -63,12 +64,13 @@ class SdkClient:
                 raise
         self._stack.push_async_callback(self._credentials.close)
         events = self.client.meta.events
+        events.unregister("request-created", add_retry_headers)  # about retries, which the SDK makes none of
         self._signature.register(events)
         BucketTerms(self._settings).register(events)
         events.register("before-parse.s3", _before_parse)
         events.register("before-call.s3", _before_call)
         events.register("before-call.s3", self._check_egress)
-        events.register("before-send.s3", _before_send)
+        events.register("before-send.s3", add_trace)
         events.register_first("after-call.s3", _as_sent)
         events.register("after-call.s3", _after_call)
         for operation in ("GetObject", "HeadObject"):
@@ -131,7 +133,8 @@ def _before_call(params: dict[str, Any], context: dict[str, Any], **_: Any) -> N
     context.setdefault("s3_redirect", {})["redirected"] = True
 
 
-def _before_send(request: Any, **_: Any) -> None:
+def add_trace(request: Any, **_: Any) -> None:
+    """Add the fields that connect a signed request with that of the client."""
     # Behind the signature, because a server in between may replace these fields.
     trace = current_trace()
     if trace is None:
@@ -149,6 +152,7 @@ def _as_sent(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
     details["HTTPHeaders"] = http_response.raw.fields
     # botocore raises an error inside a 200 as if it were a 500, and overwrites HTTPStatusCode.
     details["SentStatus"] = http_response.raw.status
+    details["Raw"] = http_response.raw
 
 
 def _after_call(http_response: Any, model: Any, **_: Any) -> None:

@@ -9,6 +9,7 @@ Otherwise the cure is there for the next request.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +31,20 @@ _GUESSED = "bucketfront_guessed"  # this request alone made the correction, and 
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """The service and the region that a signature is for."""
+
+    service: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Signed:
     """What one request was signed with. `at` is in seconds since the epoch."""
 
     credentials: ReadOnlyCredentials
     at: float
+    scope: Scope
 
 
 class _S3Auth(S3SigV4Auth):  # type: ignore[misc] # botocore has no types
@@ -44,12 +54,18 @@ class _S3Auth(S3SigV4Auth):  # type: ignore[misc] # botocore has no types
         # botocore reads its own clock right before this method. Every later step takes the time from the context.
         now = request.context[_CLOCK]()
         request.context["timestamp"] = time.strftime(SIGV4_TIMESTAMP, time.gmtime(now))
-        request.context[_SIGNED] = _Signed(self.credentials, now)
+        scope = Scope(self._service_name, self._region_name)
+        request.context[_SIGNED] = _Signed(self.credentials, now, scope)
         super()._modify_request_before_signing(request)
 
 
 # The SDK's table of signers is global. The name is our own, so that other clients of this process keep theirs.
 AUTH_TYPE_MAPS[_SIGNATURE_VERSION] = _S3Auth
+
+
+def _sign(request: Any, credentials: ReadOnlyCredentials, clock: Callable[[], float], scope: Scope) -> None:
+    request.context[_CLOCK] = clock
+    _S3Auth(credentials, scope.service, scope.region).add_auth(request)
 
 
 class Signature:
@@ -69,6 +85,11 @@ class Signature:
         events.register("before-call.s3", self._before_call)
         events.register("choose-signer.s3", _choose_signer)
         events.register_first("needs-retry.s3", self._needs_retry)
+
+    async def sign(self, request: Any, scope: Scope) -> None:
+        """Sign a request that no call of the SDK has made. Raises NoCredentialsError."""
+        credentials = await self._credentials.get_frozen_credentials()
+        _sign(request, credentials, self._clock, scope)
 
     def _before_call(self, context: dict[str, Any], **_: Any) -> None:
         context[_CLOCK] = self._clock
@@ -103,6 +124,25 @@ class Signature:
         is_other = self._clock.correct(date, signed.at, is_named=is_named)
         context[_GUESSED] = not is_named and self._clock.corrections != before
         return is_other
+
+
+def signed_scope(request: Any) -> Scope | None:
+    """Return the scope of a signature that was made here, or None without one."""
+    signed = request.context.get(_SIGNED)
+    return None if signed is None else signed.scope
+
+
+def sign_as(request: Any, other: Any) -> None:
+    """Sign a request with the credentials and the time of another one, if that was signed here."""
+    signed = other.context.get(_SIGNED)
+    if signed is not None:
+        _sign(request, signed.credentials, lambda: signed.at, signed.scope)
+
+
+def mark_signed(request: Any, sent: Any) -> None:
+    """Note that the origin got the request `sent` in place of `request`, so that a refusal is of its signature."""
+    if _SIGNED in sent.context:
+        request.context[_SIGNED] = sent.context[_SIGNED]
 
 
 def _is_repeatable(body: Any) -> bool:
