@@ -86,6 +86,24 @@ def test_credentials_in_plain_text(server: str, count: int) -> None:
         assert "access.staff.basic: passwords cross the network in plain text" in found[1]
 
 
+@pytest.mark.parametrize(
+    ("server", "has_effect"),
+    [
+        (TLS, True),
+        (f"port: null, listeners: [{{unix: /run/x.sock}}], {TLS}", False),
+        (f"port: null, listeners: [{{host: 127.0.0.1, port: 81, plain: true}}], {TLS}", False),
+        (f"port: null, listeners: [{{host: 127.0.0.1, port: 81, {TLS}}}], {TLS}", False),
+        (f"port: null, listeners: [{{unix: /run/x.sock}}, {{host: 127.0.0.1, port: 81}}], {TLS}", True),
+        (f"port: null, listeners: [{{systemd: clients}}], {TLS}", True),
+        ("port: null, listeners: [{unix: /run/x.sock}]", True),
+    ],
+)
+def test_tls_of_no_listener(server: str, has_effect: bool) -> None:
+    """`server.tls` is warned of if no listener takes it, because clients would get plain HTTP."""
+    found = warnings_of(f"server: {{{server}}}\nmounts: [{{path: /, bucket: media}}]\n")
+    assert ["server.tls: has no effect" in text for text in found] == ([] if has_effect else [True])
+
+
 def write(name: str, text: str, mode: int) -> None:
     Path(name).write_text(text)
     Path(name).chmod(mode)

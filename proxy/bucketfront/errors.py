@@ -276,10 +276,17 @@ class AdminFailed(ProxyError):
     """A command got no response from the admin port of the running proxy, or only a part of one."""
 
 
+_UNAUTHORIZED = (
+    "\nThe proxy runs with another admin.token than this command has. If the configuration has a new one, let the proxy"
+    " read it by SIGHUP, or run the command with the old one in BUCKETFRONT_ADMIN__TOKEN"
+)
+
+
 class AdminRefused(AdminFailed):
     """The admin port refused the request of a command, with this status and body."""
 
     def __init__(self, url: str, status: int, body: bytes) -> None:
-        super().__init__(f"{url} answered {status}: {body[:500].decode(errors='replace').strip()}")
+        shown = body[:500].decode(errors="replace").strip()
+        super().__init__(f"{url} answered {status}: {shown}{_UNAUTHORIZED if status == 401 else ''}")
         self.status = status
         self.body = body

@@ -134,6 +134,17 @@ async def test_tail_without_a_proxy(configure: Configure) -> None:
     assert errors.count("\n") == 1
 
 
+async def test_another_token(start: StartProxy, configure: Configure) -> None:
+    """A command whose configuration has another token than the proxy runs with names the ways to apply a new one."""
+    proxy = await start(admin={"port": 0, "token": "the-token-of-before"})
+    for name in ("reload", "stats", "tail"):
+        async with command(name, "-c", configure(port_of(proxy))) as refused:
+            status, output, errors = await ended(refused)
+        assert (status, output) == (1, ""), name
+        assert "answered 401" in errors, name
+        assert "SIGHUP, or run the command with the old one in BUCKETFRONT_ADMIN__TOKEN" in errors, name
+
+
 async def test_tail_with_a_malformed_condition(proxy: Proxy, configure: Configure) -> None:
     """The proxy's reason is shown, with the status for wrong use."""
     async with command("tail", "--status", "20", "-c", configure(port_of(proxy))) as tail:

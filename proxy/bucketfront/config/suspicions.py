@@ -18,6 +18,10 @@ _SITE_OF_UPLOADS = (
     "shows its pages as downloads, because clients may upload here and a page's scripts have the rights of this origin."
     " If all uploaders are trusted, set inline_types: [text/html, image/svg+xml]; else let them upload to another mount"
 )
+_TLS_OF_NO_LISTENER = (
+    "has no effect, because no listener takes it: server.port is null, and server.listeners has only Unix sockets,"
+    " plain listeners, and those with a tls of their own. Set the tls of the listener that needs it, or leave this out"
+)
 
 
 def suspicions(settings: Settings) -> Iterator[tuple[Loc, str]]:
@@ -29,6 +33,8 @@ def suspicions(settings: Settings) -> Iterator[tuple[Loc, str]]:
         if mount.site is not None and mount.inline_types is None and mount.place in uploads:
             yield ("mounts", number, "site"), _SITE_OF_UPLOADS
     yield from _differing_rules(settings)
+    if settings.server.tls is not None and not _takes_tls(settings.server):
+        yield ("server", "tls"), _TLS_OF_NO_LISTENER
     if _is_plain_beyond_loopback(settings.server):
         yield from _plain_credentials(settings)
 
@@ -53,6 +59,13 @@ def _differing_rules(settings: Settings) -> Iterator[tuple[Loc, str]]:
 def _clients(names: tuple[str, ...] | None) -> frozenset[str]:
     """Return the rules that count. All others are without effect beside `public`, which is the default for writes."""
     return frozenset({PUBLIC}) if names is None or PUBLIC in names else frozenset(names)
+
+
+def _takes_tls(server: ServerSettings) -> bool:
+    """Return whether a listener speaks TLS by `server.tls`, or may, because systemd knows whether its socket is TCP."""
+    return server.port is not None or any(
+        listener.unix is None and server.tcp_tls(listener) is server.tls for listener in server.listeners
+    )
 
 
 def _is_plain_beyond_loopback(server: ServerSettings) -> bool:
