@@ -11,7 +11,7 @@ SITE_STAMP := $(SITE)/.installed
 PIP := -m pip install --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes
 
-.PHONY: install run test long check audit sbom format e2e reliability soak bench eviction behaviours http-cache s3-servers reference man site lock clean
+.PHONY: install run test long check audit sbom format e2e reliability soak bench eviction behaviours http-cache s3-servers pictures reference man site lock clean
 
 install: $(STAMP)
 
@@ -103,6 +103,10 @@ http-cache: install
 # Runs bucketfront in front of S3 servers of others, as far as these can be installed. Writes docs/s3-servers.md.
 s3-servers: install
 	PYTHONPATH=tests $(BIN)/python tests/outside/s3_servers_page.py
+
+# Writes the pictures of the dashboard in docs/images. Needs Chromium, node and npm; pngquant makes them smaller.
+pictures: install
+	PYTHONPATH=tests:tests/chaos:tests/server:tests/outside $(BIN)/python tests/e2e/dashboard_pictures.py
 
 # Writes docs/configuration.md and docs/proxy.schema.json from the models of the settings.
 reference: install

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import http.client
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -66,19 +66,30 @@ class OriginLog:
         return len(self._relay.seen)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Let requests wait until the end of the block."""
+    def held(self, *, bodies_only: bool = False) -> Iterator[None]:
+        """Let requests wait until the end of the block, or the bodies of their responses."""
         over = asyncio.Event()
 
         async def wait(seen: Seen) -> None:
             await over.wait()
 
-        self._relay.on_request = wait
+        self._relay.on_request, self._relay.on_body = None if bodies_only else wait, wait
         try:
             yield
         finally:
-            self._relay.on_request = None
+            self._relay.on_request = self._relay.on_body = None
             self._loop.call_soon_threadsafe(over.set)
+
+    def delay(self, seconds_for: Callable[[Seen], float]) -> None:
+        """Let each request wait from now on, and each chunk of its response a hundredth of that."""
+
+        async def wait(seen: Seen) -> None:
+            await asyncio.sleep(seconds_for(seen))
+
+        async def pace(seen: Seen) -> None:
+            await asyncio.sleep(seconds_for(seen) / 100)
+
+        self._relay.on_request, self._relay.on_body = wait, pace
 
     def stop(self) -> None:
         """Refuse connections from now on, and close those that are open: an outage."""

@@ -2,15 +2,20 @@
 
 import contextlib
 import os
+import re
+import shlex
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
 import installs
 import pytest
 from browser import Browser, Page, browser
-from bucketfront_process import Running, bucketfront
+from bucketfront_process import ROOT, Running, bucketfront
 from case import Case
 from edge_site import until
 from fakes import object_bytes
@@ -23,7 +28,6 @@ AXE = "axe-core@4.11.0"
 SIZE = 3 << 20
 HOSTILE = "<img src=x onerror=\"document.title='taken over'\">.bin"
 VIEWS = {"desk": (1280, 900, False), "dark": (1280, 900, True), "phone": (360, 740, False)}
-SCREENSHOTS = "BUCKETFRONT_SCREENSHOTS"  # a folder that gets pictures for the README
 
 TEXT = "(id) => document.getElementById(id).textContent"
 SET = """
@@ -47,6 +51,11 @@ async () => {
   const {violations} = await axe.run();
   return violations.map(({id, nodes}) => [id, nodes.map((node) => node.html)]);
 }
+"""
+THEME_OF = "() => document.documentElement.dataset.theme"
+CARD = """
+(title) => [...document.querySelectorAll("#cards dt")].find((found) => found.textContent === title)
+  .nextElementSibling.firstElementChild.textContent
 """
 SHOW = "(id) => document.getElementById(id).scrollIntoView()"
 
@@ -140,21 +149,11 @@ def test_what_happens(chromium: Browser, site: Site, case: Case) -> None:
         assert TOKEN not in page.evaluate("() => document.body.textContent")
         assert page.evaluate("() => document.title") == "bucketfront"
         assert only_401(page), page.errors
-        pictures(page)
 
 
 def only_401(page: Page) -> bool:
     """Return whether the page's only errors are of the request before the log-in."""
     return all("401" in message.text for message in page.errors)
-
-
-def pictures(page: Page) -> None:
-    if SCREENSHOTS not in os.environ:
-        return
-    for name, (width, height, dark) in VIEWS.items():
-        page.view(width, height, dark=dark)
-        page.evaluate(THEME, dark)
-        page.screenshot(Path(os.environ[SCREENSHOTS]) / f"dashboard-{name}.png")
 
 
 def test_purge_and_warm(chromium: Browser, site: Site, case: Case) -> None:
@@ -179,6 +178,74 @@ def test_purge_and_warm(chromium: Browser, site: Site, case: Case) -> None:
         page.evaluate(SUBMIT, "explain-form")
         shows(page, "explanation", "100 %")
         assert only_401(page), page.errors
+
+
+def test_fetches(chromium: Browser, site: Site, case: Case) -> None:
+    """An object that is being fetched is there with a map of its blocks, until all of it has come."""
+    case.of(chromium.program, "shows an object while it is fetched on the dashboard")
+    site.store("fetched", object_bytes(SIZE))
+    with opened(chromium, site.running) as page, ThreadPoolExecutor() as threads:
+        with site.origin.log.held(bodies_only=True):
+            reading = threads.submit(read, site, "fetched")
+            shows(page, "fill-list", f"/{site.folder}/fetched")
+            assert page.evaluate("() => document.querySelector('#fill-list svg.map').getAttribute('aria-label')")
+        assert reading.result() == object_bytes(SIZE)
+        shows(page, "fill-list", "None.")
+        assert only_401(page), page.errors
+
+
+def test_settings_and_theme(chromium: Browser, site: Site, case: Case) -> None:
+    """A search leaves the settings that have the text, and a button changes between light and dark for good."""
+    case.of(chromium.program, "searches the settings on the dashboard, and changes its theme")
+    with opened(chromium, site.running) as page:
+        shows(page, "config-list", "server.port")
+        page.evaluate(SET, {"id": "config-find", "value": "min_free"})
+        until(lambda: "server.port" not in page.evaluate(TEXT, "config-list"), "the other settings are gone")
+        shows(page, "config-list", "cache.min_free")
+        before = page.evaluate(THEME_OF)
+        page.evaluate("() => document.getElementById('theme').click()")
+        page.reload()
+        shows(page, "state", "serving")
+        assert {before, page.evaluate(THEME_OF)} == {"light", "dark"}
+
+
+def test_the_readme(chromium: Browser, tmp_path: Path, case: Case) -> None:
+    """The commands of the README lead from the start of the proxy to a purge that the dashboard shows."""
+    case.of(chromium.program, "follows the README to a purge that the dashboard shows")
+    quickstart = (ROOT / "README.md").read_text().partition("## Quickstart")[2].partition("[The tutorial]")[0]
+    first, *requests, purge = re.findall(r"^(?:make|curl|\.venv/bin/bucketfront) .*$", quickstart, re.MULTILINE)
+    assert first.startswith("make run ")
+    config = (ROOT / "proxy.yaml").read_text().replace("./cache", str(tmp_path / "cache"))
+    for port in ("8080", "8081"):
+        config = config.replace(f"port: {port}", "port: 0")
+    with bucketfront(config, tmp_path) as proxy, chromium.page(f"{proxy.admin_url}/") as page:
+
+        def enter(command: str) -> str:
+            command = command.replace("http://127.0.0.1:8080", proxy.url)
+            command = command.replace(".venv/bin/bucketfront", f"{shlex.quote(sys.executable)} -m bucketfront.cli")
+            variables = {"BUCKETFRONT_ADMIN__PORT": proxy.admin_url.rpartition(":")[2]}
+            return subprocess.run(
+                command,
+                shell=True,
+                cwd=tmp_path,
+                env={**os.environ, **variables},
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+                check=True,
+            ).stdout
+
+        shows(page, "state", "serving")
+        page.evaluate(SUBMIT, "tail-form")
+        shows(page, "tail-state", "watching")
+        for command in requests:
+            enter(command)
+        shows(page, "tail", "/sample.mp4")
+        shows(page, "tail", "PUT")
+        until(lambda: page.evaluate(CARD, "Objects") == "2", "the video and the text are there")
+        assert enter(purge) == "1 purged\n"
+        until(lambda: page.evaluate(CARD, "Objects") == "1", "the purge is seen")
+        assert page.errors == []
 
 
 @pytest.mark.parametrize("view", VIEWS)
