@@ -32,29 +32,22 @@ _ARGON2 = ("$argon2id$", "$argon2i$", "$argon2d$")
 _DENIED = Denial("the user or the password is not valid")
 
 
-class BadPasswordFile(ValueError):
-    """A file is not one of users and hashes. The message has the fix, and no hash."""
-
-
 def read_password_file(path: Path) -> dict[str, str]:
-    """Return the hashes of the users. Raises BadPasswordFile."""
-    try:
-        text = text_of(path, f"the file {str(path)!a}", MAX_FILE_BYTES, "replace")
-    except ValueError as error:
-        raise BadPasswordFile(str(error)) from None
+    """Return the hashes of the users. Raises ValueError with the fix, and with no hash."""
+    text = text_of(path, f"the file {str(path)!a}", MAX_FILE_BYTES, "replace")
     users: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         user, colon, hashed = line.strip().partition(":")
         if not colon or not user or not hashed.startswith((*_BCRYPT, *_ARGON2)):
-            raise BadPasswordFile(
+            raise ValueError(
                 f"line {number} of {str(path)!a} must be user:hash with a hash of bcrypt or argon2, as"
                 " `htpasswd -B` makes it"
             )
         users[user] = hashed
     if not users:
-        raise BadPasswordFile(f"the file {str(path)!a} has no user")
+        raise ValueError(f"the file {str(path)!a} has no user")
     return users
 
 
@@ -79,7 +72,7 @@ class BasicRule:
     scope = Scope.MOUNT
 
     def __init__(self, settings: BasicSettings, elapsed: Callable[[], float]) -> None:
-        """Raises BadPasswordFile."""
+        """Raises ValueError as `read_password_file`."""
         self._users = read_password_file(settings.file)
         self._file = WatchedFile(settings.file, read_password_file, self._users, elapsed)
         self._elapsed = elapsed

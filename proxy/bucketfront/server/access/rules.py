@@ -7,7 +7,7 @@ from bucketfront.config.access_settings import AccessRule
 from bucketfront.config.settings import Settings
 from bucketfront.errors import UnusableSetting
 from bucketfront.server.access.access import Access
-from bucketfront.server.access.basic import BadPasswordFile, BasicRule
+from bucketfront.server.access.basic import BasicRule
 from bucketfront.server.access.bearer import BearerRule
 from bucketfront.server.access.certificate import CertificateRule
 from bucketfront.server.access.forward import ForwardRule
@@ -36,7 +36,7 @@ def _rule(name: str, settings: AccessRule, elapsed: Callable[[], float]) -> Rule
     if settings.basic is not None:
         try:
             return BasicRule(settings.basic, elapsed)
-        except BadPasswordFile as error:
+        except ValueError as error:
             raise UnusableSetting(str(error), ("access", name, "basic", "file")) from None
     if settings.signed_url is not None:
         return SignedUrlRule(settings.signed_url, elapsed)
