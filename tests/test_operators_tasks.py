@@ -257,6 +257,7 @@ TASKS = (
 )
 
 
+@pytest.mark.long
 def test_each_task(operator: Operator) -> None:
     """Each task of the table is done by the commands of its row, and each command of bucketfront has its part."""
     for task in (*TASKS, live_tail, signed_links):
