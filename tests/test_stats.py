@@ -15,6 +15,7 @@ MOUNT = {
 FIGURES: dict[str, Any] = {
     "version": "1.2.3", "entries": 12345, "bytes_used": 1 << 29, "bytes_limit": 1 << 30, "endings": {"filled": 3},
     "summary": {
+        "mode": "serve", "forecast": None, "shadow": None,
         "seconds": 7385.0, "total": {**MOUNT, "mount": ""}, "mounts": [MOUNT], "currency": None, "sizing": None,
         "removals": {"space": 40, "idle": 0, "purged": 2}, "refusals": {"no-store": 3, "rule": 0}, "degraded": [],
     },
@@ -58,6 +59,30 @@ def test_money() -> None:
     dear = copy.deepcopy(FIGURES["summary"]["total"])
     dear["saved"]["money"] = -0.25
     assert "0.25 USD more than without the cache" in reported(currency="USD", total=dear)
+
+
+def test_the_mode_comes_first() -> None:
+    """While the cache does not serve, the report begins with that, and has a forecast, with money if it has prices."""
+    forecast = {**sizes(0.3, 0.5, 0.7, 0.9), "reads": 5000, "bytes": 5 << 30}
+    for each in forecast["sizes"]:
+        each.update(origin_reads=1234, origin_bytes=1 << 30, saved={"money": 2.5})
+    text = reported(mode="observe", forecast=forecast, currency="USD")
+    assert text.index("cache.mode is observe: S3 serves each read") < text.index("read by clients")
+    lines = {line.split("  ")[0]: line.split() for line in text.splitlines() if line}
+    assert lines["would read from S3"][-4:] == ["1,234"] * 4
+    assert lines["would save USD"][-4:] == ["2.50"] * 4
+    assert "advice: 4 times the size would serve 40 % more of the bytes" in text
+    assert "would save" not in reported(mode="observe", forecast=forecast)
+
+
+def test_a_shadow() -> None:
+    """The report has the verdicts that occurred, and each difference without a character that acts on a terminal."""
+    difference = {"verdict": "bytes", "bucket": "b", "key": "a\x1b[2J", "text": "bytes 0-9 differ", "at": 1.0}
+    shadow = {"verdicts": {"same": 1234, "stale": 0, "bytes": 1}, "differences": [difference]}
+    text = reported(mode="shadow", shadow=shadow)
+    assert "compared with S3: 1,234 same, 1 bytes" in text
+    assert "bytes: b/a\\x1b[2J: bytes 0-9 differ" in text
+    assert "\x1b" not in text
 
 
 def test_several_mounts() -> None:

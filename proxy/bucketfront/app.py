@@ -31,7 +31,7 @@ from bucketfront.admin.live_figures import LiveFigures
 from bucketfront.admin.reloader import Reloader, ReloadOutcome
 from bucketfront.admin.summary import Summary
 from bucketfront.admin.watches import watches
-from bucketfront.cache import Cache, CacheAssembly, CacheOptions, boot_id, boottime, open_cache
+from bucketfront.cache import Cache, CacheAssembly, CacheMode, CacheOptions, boot_id, boottime, open_cache
 from bucketfront.config.freshness_policy import FreshnessPolicy
 from bucketfront.config.loader import LoadedConfig
 from bucketfront.config.mount_areas import MountAreas
@@ -59,6 +59,7 @@ from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import build_pipeline
 from bucketfront.server.server import Server, ServerParts, build_generation, build_server
 from bucketfront.server.telemetry.access_log import AccessLog, FinishedRequest, open_access_log
+from bucketfront.server.telemetry.forecast import Forecast, ForecastOptions
 from bucketfront.server.telemetry.last_responses import LastResponses
 from bucketfront.server.telemetry.live_feed import LiveFeed
 from bucketfront.server.telemetry.logged_fields import names_of
@@ -185,7 +186,7 @@ class App:
             self._clock,
             names_of(settings.access_log.fields),
             self._observe,
-            SizingCurve(settings.cache.max_size),
+            self._curve(),
         )
         # It closes last, so that requests which a stop cancels have their lines as well.
         self._stack.callback(self.telemetry.close)
@@ -220,6 +221,14 @@ class App:
         self._start_watching_certificates()
         self.health.phase = Phase.SERVING
         self.reloader.started.set()
+
+    def _curve(self) -> SizingCurve | Forecast:
+        """Return what estimates other sizes of the cache: a forecast if the cache does not serve."""
+        cache = self.settings.cache
+        if cache.mode == "serve":
+            return SizingCurve(cache.max_size)
+        options = ForecastOptions(cache.max_size, cache.block_size, self.settings.origin.part_size, cache.idle_timeout)
+        return Forecast(options)
 
     def _fair_shares(self) -> FairShares:
         """Return the resources of which clients are refused at once.
@@ -335,6 +344,7 @@ class App:
             mount_of=self._areas.mount_of,
             share_of_one=self.settings.server.share_of_one,
             tag_fields=TagFields(config.tag_headers),
+            mode=CacheMode(config.mode),
         )
 
     async def _start_cache(self) -> None:

@@ -100,13 +100,13 @@ class AdminApplication:
         cache = parts.cache
         parts.live.adopt(router)
         self._handlers: dict[str, Handler] = {
-            **Probes(parts.health).handlers,
+            **Probes(parts.health, cache.mode).handlers,
             **Figures(parts.registry, cache, parts.summary).handlers,
             **Purges(cache, settings.mounts).handlers,
             **Fills(cache, router).handlers,
             **Entries(cache, settings.mounts).handlers,
             **Explanations(settings, cache, parts.last_responses).handlers,
-            **Warming(parts.warm_jobs, frozenset(settings.server.names)).handlers,
+            **Warming(parts.warm_jobs, frozenset(settings.server.names), cache.mode).handlers,
             **Jobs(parts.warm_jobs).handlers,
             **Exports(cache, router).handlers,
             **Configurations(parts.effective).handlers,

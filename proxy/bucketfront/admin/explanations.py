@@ -13,7 +13,7 @@ from bucketfront.admin.operation import FAILURE, Body, Media, Operation
 from bucketfront.admin.outlook import Examined, Next, deciding, described
 from bucketfront.admin.query import read_query
 from bucketfront.admin.refusal import Refused
-from bucketfront.cache import BlockView, Cache, KeyView, Removal
+from bucketfront.cache import BlockView, Cache, CacheMode, KeyView, Removal
 from bucketfront.config.access_settings import PUBLIC
 from bucketfront.config.freshness_policy import FreshnessPolicy
 from bucketfront.config.mount_settings import MountSettings
@@ -213,6 +213,8 @@ class Explanations:
             outlook = Outlook(decision=Next.ABSENT.value, why=found[0].why)
         else:
             outlook = Outlook(decision=decides.next.value, why=decides.why)
+        if self._cache.mode is not CacheMode.SERVE:
+            outlook = self._not_served(outlook)
         return Explanation(
             path=path,
             last=self._last(path),
@@ -220,6 +222,13 @@ class Explanations:
             next=outlook,
             candidates=[self._candidate(each, decides=each is decides) for each in found],
         )
+
+    def _not_served(self, would: Outlook) -> Outlook:
+        """Return the outlook while S3 serves because of `cache.mode`. `would` is that of the cache."""
+        why = f"cache.mode is {self._cache.mode}, so that S3 serves each read"
+        if self._cache.mode is CacheMode.SHADOW:
+            why += f"; the cache would do this: {would.decision}, because {would.why}"
+        return Outlook(decision=Next.BYPASS.value, why=why)
 
     def _without_candidates(self, path: str, route: Route, outlook: Outlook) -> Explanation:
         mounts = self._mounts(route, None)

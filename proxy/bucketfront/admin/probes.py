@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bucketfront.admin.health import Health, Phase
 from bucketfront.admin.operation import Body, Media, Operation
+from bucketfront.cache import CacheMode
 
 
 class LastingFailure(BaseModel):
@@ -26,6 +27,7 @@ class Readiness(BaseModel):
 
     status: str = Field(json_schema_extra={"enum": ["ready", "degraded", *(phase.value for phase in Phase)]})
     ready: bool
+    cache_mode: str = Field(json_schema_extra={"enum": [*CacheMode]})
     reasons: list[LastingFailure]
 
 
@@ -44,8 +46,9 @@ OPERATIONS: Mapping[str, Operation] = {
 class Probes:
     """Responds to probes. They need no token, so the responses have neither keys nor the names of buckets."""
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, health: Health, mode: CacheMode) -> None:
         self._health = health
+        self._mode = mode
         self.handlers = {"/healthz": self._healthz, "/readyz": self._readyz}
 
     async def _healthz(self, _: web.BaseRequest) -> web.Response:
@@ -65,7 +68,10 @@ class Probes:
         if "application/json" in request.headers.get("Accept", ""):
             state = health.phase.value if not is_ready else "degraded" if troubles else "ready"
             reasons = [{"reason": reason, "name": name, "seconds": round(lasted)} for reason, name, lasted in troubles]
-            return web.json_response({"status": state, "ready": is_ready, "reasons": reasons}, status=status)
+            facts = {"status": state, "ready": is_ready, "cache_mode": self._mode.value, "reasons": reasons}
+            return web.json_response(facts, status=status)
         lines = ["ready"] if is_ready else ["not ready", health.phase.value]
         lines += [f"degraded: {reason} ({name}), for {lasted:.0f} s" for reason, name, lasted in troubles]
+        if self._mode is not CacheMode.SERVE:
+            lines.append(f"cache.mode is {self._mode}")
         return web.Response(status=status, text="\n".join((*lines, "")))

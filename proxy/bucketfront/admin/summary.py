@@ -8,8 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from bucketfront.admin import savings
 from bucketfront.admin.health import Health
 from bucketfront.admin.probes import LastingFailure
+from bucketfront.admin.ratios import HitRatios, Savings, ratio
 from bucketfront.admin.savings import NOTHING, Money, Usage
-from bucketfront.cache import Cache
+from bucketfront.admin.shadow_figures import ShadowFigures, shadow_figures
+from bucketfront.admin.size_forecast import ForecastFigures, forecast_figures
+from bucketfront.cache import Cache, CacheMode, Verdict
 from bucketfront.config.mount_areas import NO_MOUNT
 from bucketfront.config.settings import Settings
 from bucketfront.s3.billing import PriceClass
@@ -17,25 +20,6 @@ from bucketfront.s3.client import S3Origin
 from bucketfront.server.telemetry.client_reads import ClientReads
 from bucketfront.server.telemetry.sizing import Sizing
 from bucketfront.server.telemetry.telemetry import Telemetry
-
-
-class HitRatios(BaseModel):
-    """Shares from 0 to 1. They are null without a request, or without a byte."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    requests: float | None
-    bytes: float | None
-
-
-class Savings(BaseModel):
-    """Reads and bytes that S3 did not have to serve, and the money of both. Negative if the cache cost more."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    requests: int
-    bytes: int
-    money: float | None
 
 
 class MountFigures(BaseModel):
@@ -82,15 +66,21 @@ class SizingFigures(BaseModel):
 
 
 class SummaryFigures(BaseModel):
-    """What the counters mean. `currency` is null without prices."""
+    """What the counters mean. `currency` is null without prices. `mode` is that of `cache.mode`.
+
+    `forecast` is null in the mode `serve`, and `sizing` in the others. `shadow` is null except in that mode.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
+    mode: str = Field(json_schema_extra={"enum": [*CacheMode]})
     seconds: float = Field(description="Seconds since the start, which all figures are of.")
     total: MountFigures
     mounts: list[MountFigures]
     currency: str | None
     sizing: SizingFigures | None
+    forecast: ForecastFigures | None
+    shadow: ShadowFigures | None
     removals: dict[str, int]
     refusals: dict[str, int]
     degraded: list[LastingFailure]
@@ -117,7 +107,7 @@ class _OfMount:
             bytes=reads.bytes,
             cached_bytes=reads.cached_bytes,
             hit_ratio=HitRatios(
-                requests=_ratio(reads.hits, reads.requests), bytes=_ratio(reads.cached_bytes, reads.bytes)
+                requests=ratio(reads.hits, reads.requests), bytes=ratio(reads.cached_bytes, reads.bytes)
             ),
             origin_reads=usage.origin_reads,
             origin_writes=usage.origin_writes,
@@ -158,6 +148,10 @@ class Summary:
     def currency(self) -> str:
         return self._pricing.currency
 
+    @property
+    def mode(self) -> CacheMode:
+        return self._cache.mode
+
     def money(self) -> Mapping[str, Money]:
         """Return the amounts of the mounts whose prices are known."""
         return {one.mount: one.money for one in self._by_mount() if one.money is not None and one.is_shown}
@@ -166,17 +160,32 @@ class Summary:
         """Return the estimates of hit ratios by the size of the cache. Returns None before the first request."""
         return self._telemetry.sizing()
 
+    @property
+    def shadow_verdicts(self) -> Mapping[Verdict, int]:
+        """Return the comparisons with S3 by their verdict. They are empty in other modes."""
+        return {} if self._cache.shadow is None else self._cache.shadow.counts
+
+    def forecast(self) -> ForecastFigures | None:
+        """Return what each size of the cache would give if it served. Returns None if it serves."""
+        found = self._telemetry.forecast()
+        if found is None:
+            return None
+        return forecast_figures(found, {path: self._prices.get(path, self._pricing) for path in found.mounts})
+
     def figures(self) -> SummaryFigures:
         """Return the figures of now."""
         by_mount = self._by_mount()
         total = _total(by_mount)
         health = self._health
         return SummaryFigures(
+            mode=self._cache.mode.value,
             seconds=self._clock() - self._started,
             total=total.figures(),
             mounts=[one.figures() for one in by_mount if one.is_shown],
             currency=None if total.money is None else self.currency,
             sizing=_sizing_figures(self.sizing()),
+            forecast=self.forecast(),
+            shadow=None if self._cache.shadow is None else shadow_figures(self._cache.shadow),
             removals={one.reason.value: one.count for one in self._cache.removals()},
             refusals={reason.value: count for reason, count in self._cache.storage_refusals()},
             degraded=[
@@ -235,7 +244,3 @@ def _sizing_figures(found: Sizing | None) -> SizingFigures | None:
             for factor, ratios in found.estimates
         ],
     )
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

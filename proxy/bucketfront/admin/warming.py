@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from bucketfront.admin.jobs import JobReport, report
 from bucketfront.admin.json_body import read_json
-from bucketfront.admin.operation import Body, Media, Operation
+from bucketfront.admin.operation import FAILURE, Body, Media, Operation
 from bucketfront.admin.refusal import Refused, error_response
+from bucketfront.cache import CacheMode
 from bucketfront.config.quantities import Size
 from bucketfront.errors import BadPath, NoSuchMount
 from bucketfront.warm.item import Item, named
@@ -57,7 +58,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "/api/v1/warm": Operation(
         hdrs.METH_POST,
         "Fill the cache ahead of use, in a job",
-        {202: (Body(Media.JSON, JobReport),)},
+        {202: (Body(Media.JSON, JobReport),), 409: FAILURE},
         WarmRequest,
     ),
 }
@@ -66,14 +67,17 @@ OPERATIONS: Mapping[str, Operation] = {
 class Warming:
     """Begins the jobs that operators request."""
 
-    def __init__(self, jobs: JobRegistry, names: frozenset[str]) -> None:
+    def __init__(self, jobs: JobRegistry, names: frozenset[str], mode: CacheMode) -> None:
         """`names` are those under which clients reach this proxy."""
         self._jobs = jobs
+        self._mode = mode
         self._names = names
         self.handlers = {"/api/v1/warm": self._warm}
 
     async def _warm(self, request: web.BaseRequest) -> web.Response:
         wanted = await read_json(request, WarmRequest)
+        if self._mode is CacheMode.OBSERVE:
+            raise Refused(409, "cache.mode is observe, so that nothing is stored: there is nothing to fill")
         try:
             wish = await self._wish(wanted)
             job = self._jobs.start(wish)

@@ -16,8 +16,11 @@ from bucketfront.cache.entries.removals import AGE_BOUNDS_S, Removal, RemovalFig
 from bucketfront.cache.fetch.fill_view import FillView, PartView, ReaderView
 from bucketfront.cache.held import Held
 from bucketfront.cache.lookup_flow import Absent
+from bucketfront.cache.mode import CacheMode
+from bucketfront.cache.observed import Observed
 from bucketfront.cache.origin import NotModified, Origin, OriginResponse
 from bucketfront.cache.reader import Reader
+from bucketfront.cache.shadow import Difference, Shadow, Verdict
 from bucketfront.cache.statistics import Statistics
 from bucketfront.cache.storage import page_cache
 from bucketfront.cache.storage.boot import boot_id
@@ -37,8 +40,10 @@ __all__ = [
     "Budget",
     "Cache",
     "CacheAssembly",
+    "CacheMode",
     "CacheOptions",
     "Decision",
+    "Difference",
     "EntryView",
     "FillView",
     "Folder",
@@ -48,6 +53,7 @@ __all__ = [
     "KeyView",
     "Lease",
     "NotModified",
+    "Observed",
     "Origin",
     "OriginResponse",
     "PartView",
@@ -61,9 +67,11 @@ __all__ = [
     "Removal",
     "RemovalFigures",
     "RemovalReason",
+    "Shadow",
     "Statistics",
     "StorageRefusal",
     "Upload",
+    "Verdict",
     "boot_id",
     "boottime",
     "inspect",

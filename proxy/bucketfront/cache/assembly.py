@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from bucketfront.cache.bypass import Bypass
 from bucketfront.cache.cache import Cache
 from bucketfront.cache.clock import CacheClock, Clock, boottime
 from bucketfront.cache.entries.budget import Budget
@@ -28,9 +29,11 @@ from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.fetch.traffic import Traffic
 from bucketfront.cache.housekeeper import Housekeeper
 from bucketfront.cache.lookup_flow import LookupFlow
+from bucketfront.cache.mode import CacheMode
 from bucketfront.cache.origin import Origin
 from bucketfront.cache.reader import ReaderContext
 from bucketfront.cache.scrubber import Scrubber
+from bucketfront.cache.shadow import Shadow
 from bucketfront.cache.statistics import Counters
 from bucketfront.cache.storage.boot import boot_id
 from bucketfront.cache.storage.file_storage import FileStorage
@@ -91,6 +94,7 @@ class CacheOptions:
     share_of_one: float = 1.0
     tag_fields: TagFields = field(default_factory=TagFields)
     mount_of: Callable[[ObjectKey], str] = _no_mount
+    mode: CacheMode = CacheMode.SERVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,8 @@ class CacheAssembly:
 
     async def close(self) -> None:
         """End lookups and part fetches, close files and write the last changes, so that the next start is clean."""
+        if self.cache.shadow is not None:
+            await self.cache.shadow.close()
         await self.lookups.close()
         await self.open_files.finish()
         await self.fetch_context.tasks.close()
@@ -180,7 +186,8 @@ def assemble(
         open_files=open_files, readers=readers, clock=clock, counters=counters, tag_fields=options.tag_fields,
     )  # fmt: skip
     cache = Cache(
-        readers=readers, lookups=lookups, lookup_flow=flow, negative_cache=negative_cache,
+        readers=readers, lookups=lookups, lookup_flow=flow,
+        bypass=_bypass(options.mode, readers, negative_cache, flow), negative_cache=negative_cache,
         hot_bodies=HotBodies(options.memory), disposal=disposal, open_files=open_files, purges=purges,
         integrity=integrity, views=Views(entries, negative_cache, lookups, clock, options.block_size),
         upload_shares=Shares(options.max_size, options.share_of_one, RESERVED_UPLOADS_PART), flush=flusher.flush,
@@ -196,6 +203,13 @@ def assemble(
         cache, clock, store, index, entries, lookups, fetch_context, disposal, flusher, space, open_files, purges,
         housekeeper, scrubber,
     )  # fmt: skip
+
+
+def _bypass(mode: CacheMode, readers: ReaderContext, negative_cache: NegativeCache, flow: LookupFlow) -> Bypass | None:
+    if mode is CacheMode.SERVE:
+        return None
+    shadow = Shadow(flow, readers.clock) if mode is CacheMode.SHADOW else None
+    return Bypass(readers, negative_cache, readers.clock, mode, shadow)
 
 
 def _open_entries(

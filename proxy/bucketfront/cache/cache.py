@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from itertools import islice
 from typing import Any
 
+from bucketfront.cache.bypass import Bypass
 from bucketfront.cache.entries.entry import MAX_USES, Entry
 from bucketfront.cache.entries.entry_table import FreshnessOf
 from bucketfront.cache.entries.hot_bodies import MAX_BODY_BYTES, HotBodies
@@ -19,7 +20,9 @@ from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.fetch.traffic import Account
 from bucketfront.cache.held import MAX_SPANS, Held
 from bucketfront.cache.lookup_flow import Absent, LookupFlow
+from bucketfront.cache.mode import CacheMode
 from bucketfront.cache.reader import Reader, ReaderContext
+from bucketfront.cache.shadow import Shadow
 from bucketfront.cache.statistics import Found, Statistics
 from bucketfront.cache.storage import blocks, page_cache
 from bucketfront.cache.upkeep.disposal import Disposal
@@ -49,6 +52,7 @@ class Cache:
         readers: ReaderContext,
         lookups: Lookups,
         lookup_flow: LookupFlow,
+        bypass: Bypass | None,
         negative_cache: NegativeCache,
         hot_bodies: HotBodies,
         disposal: Disposal,
@@ -59,7 +63,8 @@ class Cache:
         upload_shares: Shares,
         flush: Callable[[], Awaitable[None]],
     ) -> None:
-        """`upload_shares` are those of clients in the space that uploads take until they are published.
+        """`bypass` serve the clients if the cache does not. `upload_shares` are those of clients in the space
+        that uploads take until they are published.
 
         `flush` writes changed entries to the index.
         """
@@ -70,6 +75,7 @@ class Cache:
         self._counters = readers.counters
         self._lookups = lookups
         self._lookup_flow = lookup_flow
+        self._bypass = bypass
         self._negative_cache = negative_cache
         self._hot_bodies = hot_bodies
         self._disposal = disposal
@@ -79,6 +85,16 @@ class Cache:
         self._views = views
         self._upload_shares = upload_shares
         self._flush = flush
+
+    @property
+    def mode(self) -> CacheMode:
+        """Return whether the cache serves clients, or only shows what it would do."""
+        return CacheMode.SERVE if self._bypass is None else self._bypass.mode
+
+    @property
+    def shadow(self) -> Shadow | None:
+        """Return what compares the cache with S3. Returns None in other modes."""
+        return None if self._bypass is None else self._bypass.shadow
 
     def change(self, policy: FreshnessOf, negative_ttl: Callable[[ObjectKey], float], memory: int) -> None:
         """Use other rules from now on, for all that is in the cache. `memory` is in bytes.
@@ -117,7 +133,12 @@ class Cache:
         self._negative_cache.refuse(key, self._clock(), is_denied=is_denied)
 
     def refusal(self, key: ObjectKey) -> Refusal | None:
-        """Return the refusal of `key` if it holds and no entry may serve. It is no response for a client."""
+        """Return the refusal of `key` if it holds and no entry may serve. It is no response for a client.
+
+        If the cache does not serve, there is none: each request goes to the origin.
+        """
+        if self._bypass is not None:
+            return None
         return None if self._entries.hot(key) is not None else self._negative_cache.refusal(key, self._clock())
 
     def _grant(self, entry: Entry) -> Lease | None:
@@ -186,6 +207,19 @@ class Cache:
         return self._lookup_flow.lookup(
             key, wants_body=wants_body, part=part, revalidate=revalidate, only_if_cached=only_if_cached
         )
+
+    def lookup_for_client(
+        self,
+        key: ObjectKey,
+        *,
+        wants_body: bool,
+        part: FromTo | Suffix | None = None,
+        revalidate: bool = False,
+        only_if_cached: bool = False,
+    ) -> Coroutine[Any, Any, Reader | Absent]:
+        """Find the object that a client gets: by `lookup`, or straight at the origin if the cache does not serve."""
+        look_up = self.lookup if self._bypass is None else self._bypass.lookup
+        return look_up(key, wants_body=wants_body, part=part, revalidate=revalidate, only_if_cached=only_if_cached)
 
     # --- looking without a use -------------------------------------------------------------------------------
 
@@ -259,8 +293,11 @@ class Cache:
 
         Requests for the key join meanwhile. One HEAD confirms that S3 still has this body, and is the source of its
         metadata (docs/invariants.md#one-source-of-metadata). A write or purge that comes meanwhile prevails:
-        no stale fill (docs/invariants.md#no-stale-fill). Returns when that is over, or takes too long.
+        no stale fill (docs/invariants.md#no-stale-fill). Returns when that is over, or takes too long. In the mode
+        OBSERVE it does nothing.
         """
+        if self.mode is CacheMode.OBSERVE:
+            return
         await self._lookup_flow.publish_upload(upload, etag)
 
     # --- removing --------------------------------------------------------------------------------------------

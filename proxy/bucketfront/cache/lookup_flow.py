@@ -29,6 +29,7 @@ from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.fetch.passthrough import Spare
 from bucketfront.cache.fetch.single_flight import Lookup, LookupResult, Lookups, Run
+from bucketfront.cache.observed import Observed
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.cache.reader import Reader, ReaderContext
 from bucketfront.cache.statistics import Counters, Found
@@ -60,9 +61,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """S3 has no such object: it responded with 404, now or within `negative_ttl`."""
+    """S3 has no such object: it responded with 404, now or within `negative_ttl`. `observed` is as in `Reader`."""
 
     status: CacheStatus
+    observed: Observed | None = None
 
 
 class LookupFlow:

@@ -10,6 +10,7 @@ from bucketfront.cache.fetch import passthrough
 from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.part_fetch import FetchContext
 from bucketfront.cache.fetch.reader_cursor import ReaderCursor
+from bucketfront.cache.observed import Observed
 from bucketfront.cache.statistics import Counters, Found
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.storage import Region
@@ -60,10 +61,27 @@ class Reader:
         self._awaits_status = False  # bytes were requested after the lookup, so that their status is the origin's
         self.status = status
         self.failure = failure
+        self.observed: Observed | None = None  # set if the cache does not serve, but only shows what it would do
 
     @property
     def metadata(self) -> Metadata:
         return self._entry.metadata
+
+    @property
+    def validated_at(self) -> float:
+        """Return when the origin last confirmed the version, by the cache's clock."""
+        return self._entry.validated_at
+
+    @property
+    def lifetime(self) -> float:
+        """Return for how many seconds after `validated_at` the version may serve, with all stale windows."""
+        freshness = self._entry.freshness
+        window = max(freshness.stale_while_revalidate, freshness.stale_if_error, freshness.outage)
+        return freshness.ttl + (window if self._has_stale_window else 0.0)
+
+    @property
+    def _has_stale_window(self) -> bool:
+        return self.status.detail in (Detail.STALE_WHILE_REVALIDATE, Detail.STALE_IF_ERROR, Detail.OUTAGE)
 
     @property
     def age(self) -> float:

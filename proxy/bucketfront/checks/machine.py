@@ -53,6 +53,8 @@ def check_machine(settings: Settings, explain: Explain, config: Path | None) -> 
         yield _further(place_of(listener, number, PassedSockets()), explain, own)
     yield _place("admin port", admin_place(settings.admin), explain, own)
     yield from folder
+    if (notice := settings.cache.mode_notice) is not None:
+        yield warning("cache mode", notice)
 
 
 def _descriptors(settings: Settings) -> CheckResult:

@@ -191,6 +191,7 @@ def _announce(app: "App") -> None:
             "clients": list(app.listener.descriptions),
             "admin": list(app.admin.descriptions),
             "origin": str(app.origin.endpoint),
+            "cache_mode": app.settings.cache.mode,
         }
         click.echo(process_log.line("serving", facts), err=True)
         return
@@ -202,7 +203,10 @@ def _announce(app: "App") -> None:
         *(f"  clients  {description}" for description in app.listener.descriptions),
         *(f"  admin    {description}" for description in app.admin.descriptions),
     ]
-    lines.append(f"  cache    {app.settings.cache.dir.absolute()}, at most {format_size(app.settings.cache.max_size)}")
+    cache = app.settings.cache
+    lines.append(f"  cache    {cache.dir.absolute()}, at most {format_size(cache.max_size)}")
+    if (notice := cache.mode_notice) is not None:
+        lines.append(f"  mode     {notice}")
     if app.embedded is not None:
         lines += [
             f"  origin   embedded S3, in memory, at {app.embedded.endpoint_url}; it has the example media",

@@ -8,6 +8,7 @@ import click
 
 from bucketfront.cli.admin_client import call_admin
 from bucketfront.cli.options import config_option, json_option, load
+from bucketfront.cli.units import printable
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _TIMES = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -40,6 +41,10 @@ def report(figures: dict[str, Any]) -> list[str]:
     summary = figures["summary"]
     total, currency = summary["total"], summary["currency"]
     lines = [f"bucketfront {figures['version']}, for {_lasted(summary['seconds'])}", ""]
+    if summary["mode"] != "serve":
+        from bucketfront.config.cache_settings import MODE_NOTICES
+
+        lines += [MODE_NOTICES[summary["mode"]], ""]
     lines += _table(
         [
             ("", "requests", "bytes"),
@@ -57,6 +62,10 @@ def report(figures: dict[str, Any]) -> list[str]:
     lines += ["", *_cache(figures)]
     if summary["sizing"] is not None:
         lines += ["", *_sizes(summary["sizing"])]
+    if summary["forecast"] is not None:
+        lines += ["", *_forecast(summary["forecast"], currency)]
+    if summary["shadow"] is not None:
+        lines += ["", *_shadow(summary["shadow"])]
     return [*lines, "", *_degraded(summary["degraded"])]
 
 
@@ -105,6 +114,34 @@ def _sizes(sizing: dict[str, Any]) -> list[str]:
     few = sizing["requests"] < _MIN_REQUESTS
     advice = "advice: none yet, after so few requests" if few else _advice(sizes)
     return [*_table(rows), f"estimated from {sizing['requests']:,} requests for {sizing['objects']:,} objects", advice]
+
+
+def _forecast(forecast: dict[str, Any], currency: str | None) -> list[str]:
+    """Return what the cache would give if it served."""
+    sizes = forecast["sizes"]
+    rows = [
+        ("a cache of", *(_bytes(each["bytes"]) for each in sizes)),
+        ("would hit", *(_percent(each["hit_ratio"]["requests"]) for each in sizes)),
+        ("of the bytes", *(_percent(each["hit_ratio"]["bytes"]) for each in sizes)),
+        ("would read from S3", *(f"{each['origin_reads']:,}" for each in sizes)),
+        ("in bytes", *(_bytes(each["origin_bytes"]) for each in sizes)),
+    ]
+    if currency is not None:
+        rows.append((f"would save {currency}", *(f"{each['saved']['money']:.2f}" for each in sizes)))
+    few = forecast["reads"] < _MIN_REQUESTS
+    advice = "advice: none yet, after so few requests" if few else _advice(sizes)
+    of = f"forecast from {forecast['reads']:,} reads of {_bytes(forecast['bytes'])}, {forecast['objects']:,} objects"
+    return [*_table(rows), of, advice]
+
+
+def _shadow(shadow: dict[str, Any]) -> list[str]:
+    """Return how the cache compares with S3."""
+    found = [f"{count:,} {verdict}" for verdict, count in shadow["verdicts"].items() if count]
+    lines = [f"compared with S3: {', '.join(found) or 'nothing yet'}"]
+    return lines + [
+        printable(f"  {each['verdict']}: {each['bucket']}/{each['key']}: {each['text']}")
+        for each in shadow["differences"]
+    ]
 
 
 def _advice(sizes: list[dict[str, Any]]) -> str:

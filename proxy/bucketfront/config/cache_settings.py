@@ -13,6 +13,12 @@ _MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES = 16 * KIB, 16 * MIB
 _MIN_BLOCKS = 4  # a smaller cache evicts what it is filling
 
 
+MODE_NOTICES = {
+    "observe": "cache.mode is observe: S3 serves each read, and nothing is cached",
+    "shadow": "cache.mode is shadow: S3 serves each read, and the cache is only compared with it",
+}
+
+
 class CacheSettings(Section):
     """The files on the local disk, and the memory beside them.
 
@@ -63,6 +69,10 @@ class CacheSettings(Section):
     """The headers of objects that name their tags, for `bucketfront purge --tag`. S3 stores `x-amz-meta-` headers; some
     S3-alikes store `Cache-Tag` and `Surrogate-Key` as well. A list has commas or spaces between the tags. If this
     changes, the next start reads the tags of all cached objects again, in the background."""
+    mode: Literal["serve", "observe", "shadow"] = "serve"
+    """Whether the cache serves clients. With `observe` and `shadow`, each of their reads goes to S3. `observe` stores
+    nothing, and forecasts what `serve` would give. `shadow` runs the cache beside S3, and compares what it would have
+    served with what S3 sends, which costs more requests to S3 than no cache. See [modes.md](modes.md)."""
 
     @field_validator("block_size")
     @classmethod
@@ -80,6 +90,11 @@ class CacheSettings(Section):
             least = format_size(_MIN_BLOCKS * block)
             raise ValueError(f"must be at least {_MIN_BLOCKS} times cache.block_size, that is {least}")
         return size
+
+    @property
+    def mode_notice(self) -> str | None:
+        """Return what an operator must not forget about `mode`. Returns None if the cache serves."""
+        return MODE_NOTICES.get(self.mode)
 
     def free_floor(self, disk: int) -> int:
         """Return the bytes that stay free on a disk of `disk` bytes."""

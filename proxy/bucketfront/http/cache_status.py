@@ -31,6 +31,9 @@ class Detail(StrEnum):
     # A request that the cache does not see.
     REFUSED = "refused"
     OPTIONS = "options"
+    # cache.mode: the cache does not serve, so S3 does.
+    OBSERVE = "observe"
+    SHADOW = "shadow"
     # Why an object that was in the cache is there no longer, as far as that is remembered.
     SPACE = "space"
     IDLE = "idle"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bucketfront.cache import Cache
+from bucketfront.cache import Cache, CacheMode
 from bucketfront.config.listener_settings import ListenerSettings, ServerSettings
 from bucketfront.config.settings import Settings
 from bucketfront.fair_share import FairShares
@@ -99,6 +99,8 @@ def _plain_rules(settings: Settings, pipeline: Pipeline, rules: Rules, cache: Ca
     """Return the rules of the fast path, or None if it is off."""
     if not settings.server.fast_path or settings.server.timing:
         return None  # only the ordinary path measures the phases for Server-Timing
+    if cache.mode is not CacheMode.SERVE:
+        return None  # it serves from the cache alone
     if unkeyed := pipeline.reads & UNKEYED_FIELDS:
         log.info("the fast path is off: a stage reads %s", ", ".join(sorted(unkeyed)))
         return None

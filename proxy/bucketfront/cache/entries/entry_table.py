@@ -226,6 +226,12 @@ class EntryTable:
         entry.policy_number = self._policy_number
         return entry
 
+    def create_unstored(self, key: ObjectKey, metadata: Metadata, now: float) -> Entry:
+        """Return an entry that no lookup ever finds, for a response that passes through without a refusal."""
+        entry = self.create(key, metadata, now)
+        entry.become(EntryState.REMOVED)
+        return entry
+
     def publish(self, entry: Entry) -> Entry | None:
         """Let lookups find the entry. Returns the removed entry that it replaces; the caller unlinks its file."""
         old = self.get(entry.key)

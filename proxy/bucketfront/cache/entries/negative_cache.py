@@ -63,6 +63,10 @@ class NegativeCache:
         known = self.find(key, now)
         return None if known is None else known.until - now
 
+    def ttl_of(self, key: ObjectKey) -> float:
+        """Return for how many seconds a 404 of `key` would hold that came now."""
+        return self._ttl(key)
+
     def refuse(self, key: ObjectKey, now: float, *, is_denied: bool) -> None:
         """Remember a 403, or a failure of the origin, for as long as a 404."""
         if (ttl := self._ttl(key)) <= 0:

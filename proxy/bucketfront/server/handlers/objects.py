@@ -27,7 +27,7 @@ from bucketfront.http.path_rules import Rules
 from bucketfront.http.plan import Plan, RequestHead, plan
 from bucketfront.http.presentation import Presentation, may_have_coding, present
 from bucketfront.http.query import Query
-from bucketfront.http.ranges import requested
+from bucketfront.http.ranges import Span, requested
 from bucketfront.http.s3_requests import Dialect
 from bucketfront.keys import ObjectKey
 from bucketfront.server import error_responses, representation
@@ -38,6 +38,7 @@ from bucketfront.server.router import Route
 from bucketfront.server.selection import Candidate, candidates, error_document
 from bucketfront.server.send.sender import Sender
 from bucketfront.server.telemetry.exchange import Exchange
+from bucketfront.server.telemetry.observed_read import ObservedRead
 
 MAX_RESTARTS = 8  # versions that may replace each other before the head is sent; then the client gets a 502
 MAX_MISMATCHES = 3  # fetches of one request whose bytes are not those of the origin's own checksum
@@ -158,7 +159,7 @@ class ObjectHandler:
         exchange.key = exchange.key or candidate.key  # of several that fail, the log has the first
         for _ in range(MAX_RESTARTS):
             began = asyncio.get_running_loop().time()
-            found = await self._cache.lookup(
+            found = await self._cache.lookup_for_client(
                 candidate.key,
                 wants_body=wants_body,
                 part=requested(head.range) if wants_body else None,
@@ -168,6 +169,7 @@ class ObjectHandler:
             exchange.spent("lookup", asyncio.get_running_loop().time() - began)
             if isinstance(found, Absent):
                 exchange.status = found.status
+                exchange.observed = None if found.observed is None else ObservedRead(found.observed, None)
                 return None
             exchange.key = candidate.key
             if found.failure is not None:
@@ -201,6 +203,8 @@ class ObjectHandler:
         exchange.size = reader.metadata.size
         boundary = _boundary(wanted.head)
         response_plan = plan(wanted.head, present(reader.metadata, presentation), now, boundary)
+        if reader.observed is not None:
+            exchange.observed = ObservedRead(reader.observed, _extent(response_plan))
         if wanted.only_if_cached:
             reader.require(response_plan.spans)
         # A lifetime from the rules begins with this response, whatever the age of the object in the cache is.
@@ -246,7 +250,7 @@ class ObjectHandler:
             key = error_document(route, status)
             if key is None:
                 return None
-            found = await self._cache.lookup(key, wants_body=exchange.request.method == "GET")
+            found = await self._cache.lookup_for_client(key, wants_body=exchange.request.method == "GET")
         except ProxyError as error:
             self._warn_of_page(str(key or f"for {status}"), f"cannot be shown: {error}")
             return None
@@ -289,6 +293,12 @@ def _more_telling(first: ProxyError | None, second: ProxyError) -> ProxyError:
     is_of_nothing = isinstance(first, OriginUnavailable) and first.forward == Forward.MISS
     is_of_held = isinstance(second, OriginUnavailable) and second.forward != Forward.MISS
     return second if is_of_nothing and is_of_held else first
+
+
+def _extent(response_plan: Plan) -> Span | None:
+    """Return the bytes of the object from the first that is sent to the last. Returns None if none are."""
+    spans = response_plan.spans
+    return Span(min(span.start for span in spans), max(span.stop for span in spans)) if spans else None
 
 
 def _head_of(request: web.BaseRequest) -> RequestHead:

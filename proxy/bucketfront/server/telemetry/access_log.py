@@ -30,6 +30,7 @@ from bucketfront.server.telemetry.logged_fields import (
     facts_of_trace,
     text_of,
 )
+from bucketfront.server.telemetry.observed_read import ObservedRead
 from bucketfront.server.telemetry.origin_failure import OriginFailure
 from bucketfront.server.telemetry.request_group import RequestGroup
 
@@ -58,7 +59,8 @@ class AccessRecord:
     upload's body. `fault` is the reason of a failure. `cut` is set if the proxy itself ended the response early;
     `status` is then the one that the client got. `failure` is the origin's, also if the client got a stale response
     because of it. `user` names the client's credential, by rule and holder. `span_id` is the span of this request in
-    the client's trace. `group` is set once the metrics have counted the first of the responses.
+    the client's trace. `observed` is what a forecast takes of a read that S3 served because of `cache.mode`. `group` is set
+    once the metrics have counted the first of the responses.
     """
 
     method: str
@@ -77,6 +79,7 @@ class AccessRecord:
     failure: OriginFailure | None = None
     user: str | None = None
     span_id: str | None = None
+    observed: ObservedRead | None = None
     group: RequestGroup | None = field(default=None, init=False, repr=False)
     _json: Affixes | None = field(default=None, init=False, repr=False)
     _text: Affixes | None = field(default=None, init=False, repr=False)

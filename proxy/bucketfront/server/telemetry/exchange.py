@@ -20,6 +20,7 @@ from bucketfront.request_trace import RequestTrace
 from bucketfront.server.access.rule import Address
 from bucketfront.server.client_limits import MIN_RATE_BYTES_PER_S
 from bucketfront.server.cut import Cut
+from bucketfront.server.telemetry.observed_read import ObservedRead
 from bucketfront.server.telemetry.origin_failure import OriginFailure, origin_failure
 
 VIA = "1.1 bucketfront"
@@ -52,6 +53,7 @@ class Exchange:
     response and in the access log. `min_rate` is the lowest rate of the client, in bytes per second. `address` is the
     client's, and `user` names its credential. `places` are what it has of limited resources. `mount` is the path of the
     mount that the request goes to, `key` the object that serves it, and `size` its bytes, as far as they are known.
+    `observed` is set if S3 serves the read because of `cache.mode`.
     """
 
     request: web.BaseRequest
@@ -78,6 +80,7 @@ class Exchange:
     request_id: str | None = None
     trace: TraceContext | None = None
     span_id: str | None = None
+    observed: ObservedRead | None = None
     marks: dict[str, float] = field(default_factory=dict)
     places: list[ResourcePlace] = field(default_factory=list)
 

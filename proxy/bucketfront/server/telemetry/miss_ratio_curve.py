@@ -90,6 +90,9 @@ class MissRatioCurve:
         """Return whether enough requests of this second were observed, so that no further ones count."""
         return self._in_second > MAX_OBSERVED_PER_S and second == self._second
 
+    def __contains__(self, name: int) -> bool:
+        return name in self._stack
+
     def count(self, requests: int, count: int) -> None:
         """Count requests and their bytes, whether or not their objects are in the sample."""
         self._all.add(requests, count)
@@ -100,13 +103,15 @@ class MissRatioCurve:
         """Return whether the requests for an object are to be observed. `name` is a uniform hash of its name."""
         return name % HASHES < self._threshold
 
-    def observe(self, name: int, size: int, times: int, count: int, second: int) -> None:
+    def observe(self, name: int, size: int, times: int, count: int, second: int) -> int | None:
         """Take `times` requests in a row for an object that the sample wants, with `count` bytes in all.
 
-        `size` is what the object takes in a cache, and `second` is the time.
+        `size` is what the object takes in a cache, and `second` is the time. Returns the size that a cache needs so
+        that the first of them is a hit, None if the object is new in the sample.
         """
-        self._observe(name, size, times, count)
+        needed = self._observe(name, size, times, count)
         self._bound(second)
+        return needed
 
     def observed_size(self, name: int) -> int:
         """Return the size that an object in the sample had at its latest request, 0 if it is not in the sample."""
@@ -125,7 +130,7 @@ class MissRatioCurve:
             count += share * counts.bytes
         return HitRatios(size, _ratio(requests, self._all.requests), _ratio(count, self._all.bytes))
 
-    def _observe(self, name: int, size: int, times: int, count: int) -> None:
+    def _observe(self, name: int, size: int, times: int, count: int) -> int | None:
         is_new = name not in self._stack
         if is_new:
             heapq.heappush(self._largest, (-(name % HASHES), name))
@@ -133,10 +138,12 @@ class MissRatioCurve:
         weight = 1 / self.rate
         self._observed.add(weight * times, weight * count)
         first = count / times
-        if distance is not None:
-            self._count(int(distance / self.rate) + size, weight, weight * first)
+        needed = None if distance is None else int(distance / self.rate) + size
+        if needed is not None:
+            self._count(needed, weight, weight * first)
         if times > 1:
             self._count(size, weight * (times - 1), weight * (count - first))
+        return needed
 
     def _count(self, distance: int, requests: float, count: float) -> None:
         self._by_distance.setdefault(_step(distance), _Counts()).add(requests, count)

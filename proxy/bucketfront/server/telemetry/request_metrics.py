@@ -14,6 +14,7 @@ from prometheus_client.utils import floatToGoString
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.access_log import LAST, AccessRecord, FinishedRequest
 from bucketfront.server.telemetry.client_reads import ClientReads, is_read
+from bucketfront.server.telemetry.forecast import Forecast
 from bucketfront.server.telemetry.metric_family import MetricFamily, counter, histogram
 from bucketfront.server.telemetry.request_group import Labels, RequestGroup
 from bucketfront.server.telemetry.sizing import SizingCurve
@@ -102,7 +103,7 @@ class RequestMetrics(Collector):
         process_batch: Callable[[], None],
         lost: Callable[[], int],
         clock: Callable[[], float] = time.time,
-        curve: SizingCurve | None = None,
+        curve: SizingCurve | Forecast | None = None,
     ) -> None:
         self._process_batch = process_batch
         self._lost = lost

@@ -65,7 +65,7 @@ class SizingCurve:
 
     def _observe(self, record: AccessRecord, times: int, count: int, second: int) -> None:
         name = hash(record.key)
-        size = _size(record.size, self._curve.observed_size(name), count)
+        size = held_size(record.size, self._curve.observed_size(name), count)
         self._curve.observe(name, size, times, count, second)
 
     def sizing(self) -> Sizing | None:
@@ -86,7 +86,7 @@ def _name_of(record: AccessRecord) -> int | None:
     return hash(record.key) if is_counted else None
 
 
-def _size(whole: int, before: int, sent: int) -> int:
+def held_size(whole: int, before: int, sent: int) -> int:
     """Return what an object of `whole` bytes takes in the cache once `sent` more bytes of it were read.
 
     Ranges add up, because most clients read one part after another.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from prometheus_client import CollectorRegistry
 
 from bucketfront.http import request_ids
-from bucketfront.http.cache_status import CacheStatus
+from bucketfront.http.cache_status import CacheStatus, Detail
 from bucketfront.http.trace_context import TRACEPARENT
 from bucketfront.server.client_address import shown
 from bucketfront.server.telemetry.access_log import (
@@ -23,6 +23,7 @@ from bucketfront.server.telemetry.access_log import (
 )
 from bucketfront.server.telemetry.client_reads import ClientReads
 from bucketfront.server.telemetry.exchange import Exchange
+from bucketfront.server.telemetry.forecast import Forecast
 from bucketfront.server.telemetry.logged_fields import NAMES, NOTHING, LoggedFields, names_of
 from bucketfront.server.telemetry.request_metrics import RequestMetrics, RequestTotals
 from bucketfront.server.telemetry.sizing import Sizing, SizingCurve
@@ -32,10 +33,15 @@ FLUSH_INTERVAL_S = 0.1  # that a line may wait for others; a person who watches 
 MAX_BATCH = 64  # records; the requests behind would notice the time that a larger batch takes to format
 
 
+_MODES = (Detail.OBSERVE, Detail.SHADOW)  # in which S3 serves the reads of clients, and the cache could have
+
+
 def outcome(status: CacheStatus) -> str:
     """Return the cache's decision as a label of the metrics, from a closed set."""
     if status.fwd is None:
         return "stale-hit" if status.ttl is not None and status.ttl <= 0 else "hit"
+    if status.detail in _MODES:
+        return status.detail.value
     return str(status.fwd)
 
 
@@ -64,7 +70,7 @@ class Telemetry:
         clock: Callable[[], float] = time.time,
         logged: frozenset[str] = names_of(()),
         observe: Callable[[Sequence[FinishedRequest]], None] = _ignore,
-        curve: SizingCurve | None = None,
+        curve: SizingCurve | Forecast | None = None,
     ) -> None:
         self._clock = clock
         self._logged = logged
@@ -114,6 +120,7 @@ class Telemetry:
             failure=exchange.failure,
             user=exchange.user,
             span_id=exchange.span_id,
+            observed=exchange.observed,
         )
         client = shown(exchange.address, request.remote)
         self.add(record, exchange.sent, client, self._clock(), seconds, self._fields(exchange))
@@ -148,9 +155,17 @@ class Telemetry:
         return self._metrics.totals()
 
     def sizing(self) -> Sizing | None:
-        """Return the hit ratios of other sizes of the cache. Returns None before the first request."""
+        """Return the hit ratios of other sizes of the cache. Returns None before the first request.
+
+        There are none either if the cache does not serve. Then `forecast` has more.
+        """
         self._process_batch()
-        return None if self._curve is None else self._curve.sizing()
+        return self._curve.sizing() if isinstance(self._curve, SizingCurve) else None
+
+    def forecast(self) -> Forecast | None:
+        """Return what the cache would give if it served. Returns None if it serves."""
+        self._process_batch()
+        return self._curve if isinstance(self._curve, Forecast) else None
 
     @property
     def lines_lost(self) -> int:

@@ -13,10 +13,10 @@ import * as requests from "./requests.js";
 
 const RECONNECT_MS = 2000;
 const STATS_EVERY = 2, FILLS_EVERY = 1, JOBS_EVERY = 2, LATENCY_EVERY = 5; // figures, of which one comes a second
-const DECISIONS = ["hit", "miss", "partial", "stale", "bypass", "method", "request", "uri-miss", "vary-miss"];
+const DECISIONS = ["hit", "miss", "partial", "stale", "bypass", "observe", "shadow", "method", "request", "uri-miss", "vary-miss"];
 const THEME = "bucketfront-theme";
 
-let ticks = 0;
+let ticks = 0, mode = "serve";
 
 function state(text, isBad = false) {
   byId("state").textContent = text;
@@ -43,6 +43,7 @@ async function quietly(work) {
 async function showStats() {
   const found = await get("/api/v1/stats");
   byId("version").textContent = found.version;
+  mode = found.summary.mode;
   overview.showStats(found, performance.now() / 1000);
 }
 
@@ -54,7 +55,9 @@ function onFigures(top) {
   if (ticks % JOBS_EVERY === 0 && isSeen("warm")) quietly(actions.showJobs);
   if (ticks % STATS_EVERY === 0) quietly(showStats);
   if (ticks % LATENCY_EVERY === 0) quietly(async () => overview.showLatency(await latency.sinceLast()));
-  state(top.degraded.length ? `degraded: ${top.degraded.join(", ")}` : "serving", top.degraded.length > 0);
+  const states = top.degraded.length ? [`degraded: ${top.degraded.join(", ")}`] : ["serving"];
+  if (mode !== "serve") states.push(`cache.mode is ${mode}: S3 serves each read`);
+  state(states.join("; "), top.degraded.length > 0 || mode !== "serve");
 }
 
 async function follow() {

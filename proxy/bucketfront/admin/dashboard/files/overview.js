@@ -66,6 +66,8 @@ export function showStats(found, now) {
     card("Money saved", money(saved.money, found.summary.currency), spent === null ? "" : `spent ${money(spent, found.summary.currency)}`);
   }
   showSizing(found.summary.sizing);
+  showForecast(found.summary.forecast, found.summary.currency);
+  showShadow(found.summary.shadow);
 }
 
 function showSizing(sizing) {
@@ -75,6 +77,33 @@ function showSizing(sizing) {
     ["Hit ratio", "number", (one) => percent(one.hit_ratio.requests)],
     ["of bytes", "number", (one) => percent(one.hit_ratio.bytes)],
   ], sizing.sizes));
+}
+
+function showForecast(forecast, currency) {
+  if (forecast === null) return;
+  byId("sizing").replaceChildren(table("What the cache would give with cache.mode: serve", [
+    ["Size", "", (one) => `${one.factor}× ${bytes(one.bytes)}`],
+    ["Hit ratio", "number", (one) => percent(one.hit_ratio.requests)],
+    ["of bytes", "number", (one) => percent(one.hit_ratio.bytes)],
+    ["Reads of S3", "number", (one) => count(one.origin_reads)],
+    ["Bytes of S3", "number", (one) => bytes(one.origin_bytes)],
+    ...(currency === null ? [] : [["Saves", "number", (one) => money(one.saved.money, currency)]]),
+  ], forecast.sizes));
+}
+
+function showShadow(shadow) {
+  if (shadow === null) return;
+  byId("shadow").replaceChildren(
+    table("The cache compared with S3", [
+      ["Verdict", "", ([verdict]) => verdict],
+      ["Responses", "number", ([, found]) => count(found)],
+    ], Object.entries(shadow.verdicts)),
+    table("What the cache would have served wrongly", [
+      ["Object", "path", (one) => `${one.bucket}/${one.key}`],
+      ["Verdict", "", (one) => one.verdict],
+      ["What", "", (one) => one.text],
+    ], shadow.differences),
+  );
 }
 
 // `buckets` are the counts of requests up to each bound in seconds, since the last call.
