@@ -63,7 +63,7 @@ class Cache:
         upload_shares: Shares,
         flush: Callable[[], Awaitable[None]],
     ) -> None:
-        """`bypass` serve the clients if the cache does not. `upload_shares` are those of clients in the space
+        """`bypass` serves the clients if the cache does not. `upload_shares` are those of clients in the space
         that uploads take until they are published.
 
         `flush` writes changed entries to the index.

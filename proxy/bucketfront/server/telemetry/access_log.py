@@ -59,8 +59,8 @@ class AccessRecord:
     upload's body. `fault` is the reason of a failure. `cut` is set if the proxy itself ended the response early;
     `status` is then the one that the client got. `failure` is the origin's, also if the client got a stale response
     because of it. `user` names the client's credential, by rule and holder. `span_id` is the span of this request in
-    the client's trace. `observed` is what a forecast takes of a read that S3 served because of `cache.mode`. `group` is set
-    once the metrics have counted the first of the responses.
+    the client's trace. `observed` is what a forecast takes of a read that S3 served because of `cache.mode`. `group` is
+    set once the metrics have counted the first of the responses.
     """
 
     method: str
