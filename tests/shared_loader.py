@@ -2,12 +2,13 @@
 
 import copy
 import functools
+import inspect
 from typing import Any
 
 import botocore.session
 from aiobotocore.client import AioClientCreator
-from botocore import endpoint_provider
-from botocore.hooks import EventAliaser
+from botocore import endpoint_provider, hooks
+from botocore.hooks import EventAliaser, NodeList
 from botocore.session import Session
 
 
@@ -15,11 +16,13 @@ def share_loader() -> None:
     """Let botocore build once what it would build for each session or client, and what no client changes.
 
     A loader lists the folders of 400 services and parses a megabyte of JSON. The rules of endpoints become objects, 120
-    handlers are inspected and registered, and a class gets a hundred methods. That is nearly all of the time to make an
-    S3 client.
+    handlers are inspected and registered, and a class gets a hundred methods. Each client copies the handlers twice, by
+    generic code for each node. All this is nearly all of the time to make an S3 client.
     """
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
     EventAliaser._alias_event_name = _with_one_memory(EventAliaser._alias_event_name)
+    hooks._PrefixTrie.__copy__ = _copy_of_trie
+    hooks.accepts_kwargs = _accepts_kwargs
     Session._register_builtin_handlers = _from_a_copy(Session._register_builtin_handlers)
     endpoint_provider.RuleSet = _once(endpoint_provider.RuleSet)
     AioClientCreator._create_client_class = _once_a_service(AioClientCreator._create_client_class)
@@ -35,6 +38,30 @@ def _with_one_memory(alias: Any) -> Any:
         return known[name]
 
     return alias_event_name
+
+
+def _copy_of_trie(trie: Any) -> Any:
+    """Return a copy of botocore's table of handlers, with the same handlers."""
+    copied = type(trie)()
+    copied._root = _copy_of_node(trie._root)
+    return copied
+
+
+def _copy_of_node(node: dict[str, Any]) -> dict[str, Any]:
+    values = node["values"]
+    return {
+        "chunk": node["chunk"],
+        "children": {part: _copy_of_node(child) for part, child in node["children"].items()},
+        "values": values and NodeList(*(handlers[:] for handlers in values)),
+    }
+
+
+def _accepts_kwargs(handler: Any) -> bool:
+    """Return whether a handler takes any keywords. botocore asks for its whole signature."""
+    code = getattr(getattr(handler, "__func__", handler), "__code__", None)
+    if code is None:
+        return inspect.getfullargspec(handler).varkw is not None
+    return bool(code.co_flags & inspect.CO_VARKEYWORDS)
 
 
 def _from_a_copy(register: Any) -> Any:

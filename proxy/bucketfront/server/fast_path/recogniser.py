@@ -7,6 +7,7 @@
    with any value: cookies, request ids, forwarding chains.
 """
 
+import functools
 import re
 import string
 from collections.abc import Callable
@@ -101,6 +102,7 @@ def _host_of(hosts: tuple[str, ...]) -> bytes:
     return rb"(?:" + rb"|".join(_any_case(host) for host in hosts) + rb")(?::[0-9]{1,5})?"
 
 
+@functools.lru_cache(maxsize=8)  # its parts take milliseconds, and most reloads change none
 def _pattern(
     read: tuple[str, ...], logged: tuple[str, ...], forwarded_for: str, unusual: tuple[str, ...], host: bytes
 ) -> bytes:
