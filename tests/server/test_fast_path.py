@@ -48,9 +48,9 @@ def sending(proxy: Proxy) -> list[FastConnection]:
 
 
 @pytest.fixture
-async def warm(proxy: Proxy, s3: S3) -> Proxy:
+async def warm(start: StartProxy, s3: S3) -> Proxy:
     """A proxy with all bytes of `/small` and `/large` in the cache."""
-    return await warmed(proxy, s3)
+    return await warmed(await start(origin={"part_size": len(LARGE)}), s3)  # one fetch each
 
 
 async def warmed(proxy: Proxy, s3: S3) -> Proxy:
