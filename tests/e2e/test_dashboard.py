@@ -52,6 +52,10 @@ async () => {
   return violations.map(({id, nodes}) => [id, nodes.map((node) => node.html)]);
 }
 """
+CURVES = (
+    "() => [...document.querySelectorAll('#charts path.curve')].map((curve) => curve.getAttribute('d')).filter(Boolean)"
+)
+CURVE_COUNT = 8  # four charts with two curves each
 THEME_OF = "() => document.documentElement.dataset.theme"
 CARD = """
 (title) => [...document.querySelectorAll("#cards dt")].find((found) => found.textContent === title)
@@ -145,6 +149,9 @@ def test_what_happens(chromium: Browser, site: Site, case: Case) -> None:
         shows(page, "entry-list", path)
         shows(page, "entry-list", hostile)
         shows(page, "cards", "Hit ratio")
+        shows(page, "sizing", "What another cache.max_size would give")
+        page.evaluate(SHOW, "charts")
+        until(lambda: len(page.evaluate(CURVES)) == CURVE_COUNT, "all curves are drawn")
         shows(page, "config-list", "cache.dir")
         assert TOKEN not in page.evaluate("() => document.body.textContent")
         assert page.evaluate("() => document.title") == "bucketfront"
