@@ -48,8 +48,10 @@ _ROW = re.compile(r"^\| \*\*(.+?)\*\* \|(.+)\| (.+?) \|$", re.MULTILINE)
 class Operator:
     """Runs commands in the folder of a proxy, and notes which ones."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clients: int, admin: int) -> None:
         self.folder = folder
+        key = "0123456789abcdef" * 4
+        self._config = CONFIG.format(clients=clients, admin=admin, key=key)
         self.proxy: subprocess.Popen[str] | None = None
         self.used: set[str] = set()
         self.running: Running
@@ -109,6 +111,9 @@ class Operator:
         finally:
             connection.close()
 
+    def write_configuration(self) -> None:
+        (self.folder / "proxy.yaml").write_text(self._config)
+
     def configure(self, before: str, after: str) -> None:
         file = self.folder / "proxy.yaml"
         text = file.read_text()
@@ -118,11 +123,12 @@ class Operator:
 
 @pytest.fixture(scope="module")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    found = Operator(tmp_path_factory.mktemp("operator"))
-    yield found
-    if found.proxy is not None:
-        found.proxy.kill()
-        found.proxy.communicate()
+    with held_port() as clients, held_port() as admin:
+        found = Operator(tmp_path_factory.mktemp("operator"), clients, admin)
+        yield found
+        if found.proxy is not None:
+            found.proxy.kill()
+            found.proxy.communicate()
 
 
 def first_run(operator: Operator) -> None:
@@ -132,11 +138,9 @@ def first_run(operator: Operator) -> None:
     operator.end()
     operator.run("init", "own.yaml", "--bucket", "my-bucket")
     assert "bucket: my-bucket" in (operator.folder / "own.yaml").read_text()
-    with held_port() as clients, held_port() as admin:
-        key = "0123456789abcdef" * 4
-        (operator.folder / "proxy.yaml").write_text(CONFIG.format(clients=clients, admin=admin, key=key))
-        operator.run("check")
-        operator.serve("serve")
+    operator.write_configuration()
+    operator.run("check")
+    operator.serve("serve")
     operator.run("healthcheck", "--ready")
 
 
