@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiobotocore.awsrequest import AioAWSResponse
+from botocore import auth
+from botocore.credentials import ReadOnlyCredentials
 from fakes import Head, RawConnection, RawServer, object_bytes, response
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +25,8 @@ from bucketfront.keys import ObjectKey
 from bucketfront.request_trace import RequestTrace, tracing
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.direct_reads import DirectReads
-from bucketfront.s3.read_template import GET, HEAD, ReadTemplate, is_plain
+from bucketfront.s3.read_template import GET, HEAD, ReadRequest, ReadTemplate, is_plain
+from bucketfront.s3.signature import Scope, _Signed, sign_as
 from bucketfront.s3.transport import StrictHTTPSession
 
 NOW = 1_700_000_000.0
@@ -194,6 +198,25 @@ def test_unusual_buckets_are_read_by_calls_of_the_sdk(bucket: str) -> None:
 def test_unusual_parameters_are_for_the_sdk(unusual: dict[str, str]) -> None:
     """A parameter that a template does not know, or a value that may need an escape, makes a call of the SDK."""
     assert not is_plain({"Bucket": "bucket", "Key": "o", **unusual})
+
+
+def test_a_signature_is_botocores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of a day and fields that are kept are those of botocore, which makes them anew."""
+    config = SimpleNamespace(s3={"payload_signing_enabled": False})
+    for number in range(40):
+        day, fields = NOW + number % 5 * 86400, {"User-Agent": "one", "Range": f"bytes={number}-"}
+        secret = ReadOnlyCredentials("AKID", f"secret{number % 3}", f"token{number}" if number % 2 else None)
+        region = ("us-east-1", "eu-west-1")[number % 2]
+        one, two = (
+            ReadRequest("GET", f"http://h/b/{number}", dict(fields), None, True, {"client_config": config})
+            for _ in range(2)
+        )
+        other = SimpleNamespace(context={"bucketfront_signed": _Signed(secret, day, Scope("s3", region))})
+        sign_as(one, other)
+        moment = datetime.fromtimestamp(day, UTC)
+        monkeypatch.setattr(auth, "get_current_datetime", lambda moment=moment: moment)
+        auth.S3SigV4Auth(secret, "s3", region).add_auth(two)
+        assert one.headers == two.headers
 
 
 def _prepared(url: str, **headers: str) -> Any:

@@ -8,9 +8,11 @@ Both are hooks of the SDK, so that they hold for each call of a client: `needs-r
 Otherwise the cure is there for the next request.
 """
 
+import hmac
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from botocore.auth import AUTH_TYPE_MAPS, SIGV4_TIMESTAMP, S3SigV4Auth
@@ -22,6 +24,7 @@ from bucketfront.s3 import error_codes
 from bucketfront.s3.credentials import OriginCredentials
 from bucketfront.s3.signing_clock import SigningClock
 
+MAX_DERIVED_KEYS = 64  # three for each day, region and secret
 _REFUSALS = (400, 401, 403)  # the statuses that S3 has for them
 
 _SIGNATURE_VERSION = "bucketfront-s3v4"
@@ -47,10 +50,29 @@ class _Signed:
     scope: Scope
 
 
+@lru_cache(maxsize=MAX_DERIVED_KEYS)
+def _derived(key: bytes, message: str) -> bytes:
+    return hmac.digest(key, message.encode(), "sha256")
+
+
 class _S3Auth(S3SigV4Auth):  # type: ignore[misc] # botocore has no types
-    """botocore's Signature Version 4 for S3, with the time of a SigningClock."""
+    """botocore's Signature Version 4 for S3, with the time of a SigningClock.
+
+    An instance signs one request. What botocore computes twice for it, or once for each request of a day, is kept.
+    """
+
+    _signed_headers: Any = None
+
+    def _sign(self, key: bytes, msg: str, hex: bool = False) -> Any:  # noqa: A002, FBT001, FBT002 - as botocore calls it
+        return super()._sign(key, msg, hex=True) if hex else _derived(key, msg)
+
+    def headers_to_sign(self, request: Any) -> Any:
+        if self._signed_headers is None:
+            self._signed_headers = super().headers_to_sign(request)
+        return self._signed_headers
 
     def _modify_request_before_signing(self, request: Any) -> None:
+        self._signed_headers = None
         # botocore reads its own clock right before this method. Every later step takes the time from the context.
         now = request.context[_CLOCK]()
         request.context["timestamp"] = time.strftime(SIGV4_TIMESTAMP, time.gmtime(now))
