@@ -15,7 +15,8 @@ PACKAGE = Path(__file__).parent.parent / "proxy" / "bucketfront"
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"bucketfront"}),  # the package itself: its version
     frozenset({"errors"}),
-    frozenset({"keys", "http", "retry", "task_set", "troubles", "fair_share", "fair_slots", "request_trace"}),
+    frozenset({"keys", "http", "retry", "task_set", "troubles", "fair_share", "fair_slots", "request_trace"})
+    | {"descriptor_channel"},
     frozenset({"config"}),
     frozenset({"cache"}),
     frozenset({"s3"}),
