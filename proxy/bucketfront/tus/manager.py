@@ -37,6 +37,9 @@ STALL_TIMEOUT_S = 2.0  # without a byte, after which a request makes way for the
 TAKEOVER_TIMEOUT_S = 2.0  # for the request that makes way to end
 IDLE_S = 60.0  # without a byte, after which staged bytes make way for other uploads, if there is no room for both
 UPKEEP_INTERVAL_S = 60.0  # expiry is a matter of hours
+HANDOVER_GRACE_S = 0.5  # in which a short request ends, while new connections wait
+HANDOVER_TIMEOUT_S = 10.0  # for S3 to take a part or to complete an object
+HANDOVER_STEP_S = 0.01  # between two looks at the requests
 TOUCH_INTERVAL_S = 60.0  # `touched_at` on disk is at most this old, so that an active upload costs a write a minute
 
 log = logging.getLogger(__name__)
@@ -87,6 +90,7 @@ class UploadManager:
         self._uploads: dict[str, TusUpload] = {}
         self._dropped: dict[str, TusUpload] = {}  # to be aborted at S3
         self._tasks = TaskSet()
+        self._is_released = False  # another process has the uploads
 
     # --- from start to stop --------------------------------------------------------------------------------
 
@@ -141,6 +145,45 @@ class UploadManager:
         await self._tasks.close()
         self.folder.close()
 
+    async def hand_over(self) -> None:
+        """Leave all uploads to another process, which restores them.
+
+        A request that goes on for longer than HANDOVER_GRACE_S makes way. Its bytes so far are kept, and its client
+        sends the others. Raises StoreError if a request does not end. `take_back` is due then.
+        """
+        self._is_released = True
+        await self._tasks.close()
+        began = asyncio.get_running_loop().time()
+        while busy := [one for one in (*self._uploads.values(), *self._dropped.values()) if one.is_busy]:
+            waited = asyncio.get_running_loop().time() - began
+            if waited > HANDOVER_TIMEOUT_S:
+                raise StoreError(f"S3 has not taken what it was sent of {busy[0]!r}")
+            if waited > HANDOVER_GRACE_S:
+                for upload in busy:
+                    upload.interrupt()
+            await asyncio.sleep(HANDOVER_STEP_S)
+        for upload in [*self._uploads.values(), *self._dropped.values()]:
+            self._space.budget.give_back(upload.charged)
+            upload.charged = 0
+            self.staging.forget(upload)
+        for upload in self._uploads.values():
+            self._unfinished.give_back(upload.record.client)
+        self._uploads.clear()
+        self._dropped.clear()
+
+    async def take_back(self) -> None:
+        """Restore the uploads, also after a `hand_over` that failed."""
+        self._is_released = False
+        known = {*self._uploads, *self._dropped}
+        if known:
+            self._tasks.start(self._run(), name="uploads")
+        else:
+            await self.start()
+
+    def _require_uploads(self) -> None:
+        if self._is_released:
+            raise UploadBusy("another process has the uploads now; try again")
+
     async def _run(self) -> None:
         while True:
             await self.step()
@@ -171,6 +214,7 @@ class UploadManager:
 
         Raises ShareUsedUp, WholeUsedUp; BadWriteHead, NoSuchWrite and PreconditionFailed for `fields`.
         """
+        self._require_uploads()
         client, now = current_client(), self._clock()
         size = part_size(1, length)
         record = Record(key, self._source, self._boot, length, size, metadata, fields, now, client=client)
@@ -226,7 +270,8 @@ class UploadManager:
         return min(idle, key=lambda one: one.record.touched_at, default=None)
 
     def find(self, name: str) -> TusUpload:
-        """Return the upload with the id `name`. Raises UnknownUpload."""
+        """Return the upload with the id `name`. Raises UnknownUpload, UploadBusy."""
+        self._require_uploads()
         upload = self._uploads.get(name)
         if upload is None or (upload.record.touched_at < self._idle_since() and not upload.is_busy):
             raise UnknownUpload("there is no such upload (any more)")
@@ -239,6 +284,7 @@ class UploadManager:
         A request that has received no byte for STALL_TIMEOUT_S makes way, because its connection is probably dead.
         Raises UploadBusy, or UnknownUpload if the upload ended meanwhile.
         """
+        self._require_uploads()
         if upload.is_busy and upload.stalled_s >= STALL_TIMEOUT_S:
             upload.interrupt()
             with suppress(TimeoutError):

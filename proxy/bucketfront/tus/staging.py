@@ -139,6 +139,10 @@ class PartStaging:
         self.files.take(upload.record.client, file_pages(upload.in_file))
         self._space.budget.take(file_pages(upload.in_file))
 
+    def forget(self, upload: TusUpload) -> None:
+        """Count the staged bytes as those of another process. Its file stays."""
+        self._give_back(upload, file_pages(self.detach(upload)))
+
     def _give_back(self, upload: TusUpload, count: int) -> None:
         self.files.give_back(upload.record.client, count)
         self._space.budget.give_back(count)
