@@ -47,6 +47,8 @@ def test_no_removed_entry_is_published(state: EntryState) -> None:
     subject = Entry(1, ObjectKey("b", "k"), Metadata('"1"', 1), Freshness(1.0), 0.0, 0)
     if state in entry.TRANSITIONS[EntryState.REMOVED]:
         subject.become(EntryState.REMOVED)
+    if state is EntryState.RELEASED:
+        subject.become(EntryState.PUBLISHED)
     if state is not EntryState.NEW:
         subject.become(state)
     assert subject.is_removed == (state not in {EntryState.NEW, EntryState.PUBLISHED})

@@ -14,6 +14,7 @@ from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.negative_cache import Absence, Refusal
 from bucketfront.cache.entries.removals import AGE_BOUNDS_S, Removal, RemovalFigures, RemovalReason, StorageRefusal
 from bucketfront.cache.fetch.fill_view import FillView, PartView, ReaderView
+from bucketfront.cache.handover import hand_over, take_back
 from bucketfront.cache.held import Held
 from bucketfront.cache.lookup_flow import Absent
 from bucketfront.cache.mode import CacheMode
@@ -74,7 +75,9 @@ __all__ = [
     "Verdict",
     "boot_id",
     "boottime",
+    "hand_over",
     "inspect",
     "open_cache",
     "page_cache",
+    "take_back",
 ]

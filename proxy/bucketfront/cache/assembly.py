@@ -125,7 +125,10 @@ class CacheAssembly:
         self.housekeeper.change(options.idle_timeout, options.min_free)
 
     async def close(self) -> None:
-        """End lookups and part fetches, close files and write the last changes, so that the next start is clean."""
+        """End lookups and part fetches, close files and write the last changes, so that the next start is clean.
+
+        What another process owns stays as it is.
+        """
         if self.cache.shadow is not None:
             await self.cache.shadow.close()
         await self.lookups.close()
@@ -133,6 +136,8 @@ class CacheAssembly:
         await self.fetch_context.tasks.close()
         await self.purges.running.wait()
         await self.disposal.finish()
+        if not self.store.ownership.is_held:
+            return
         await self.flusher.flush()
         for entry in self.entries.close():
             if entry.fill is not None:
@@ -174,12 +179,13 @@ def assemble(
         block_size=options.block_size, part_size=options.part_size, split_distance=options.split_distance,
         parallel_parts=options.parallel_parts, after_disconnect=options.after_disconnect,
         read_ahead_max=options.read_ahead_max, reader_timeout=options.reader_timeout, traffic=Traffic(options.mount_of),
+        ownership=store.ownership,
     )  # fmt: skip
     lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)
     readers = ReaderContext(fetch_context, clock, counters)
     purges = Purge(
         entries=entries, index=index, disposal=disposal, lookups=lookups, negative_cache=negative_cache,
-        flush=flusher.flush, tag_fields=options.tag_fields, is_durable=options.is_durable,
+        flush=flusher.flush, tag_fields=options.tag_fields, is_durable=options.is_durable, ownership=store.ownership,
     )  # fmt: skip
     flow = LookupFlow(
         fetch_context=fetch_context, lookups=lookups, negative_cache=negative_cache, disposal=disposal,

@@ -128,6 +128,11 @@ class Cache:
         """Return whether S3's last known response for `key` is a 404, however old."""
         return self._negative_cache.contains(key)
 
+    def forget_absences(self) -> None:
+        """Forget all remembered 404s and refusals."""
+        for key in self._negative_cache.keys():  # noqa: SIM118 - no dict
+            self._negative_cache.forget(key)
+
     def refuse(self, key: ObjectKey, *, is_denied: bool) -> None:
         """Remember for `negative_ttl` that the origin refused an optional object, or failed. See `refusal`."""
         self._negative_cache.refuse(key, self._clock(), is_denied=is_denied)

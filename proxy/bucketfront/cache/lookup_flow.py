@@ -106,6 +106,8 @@ class LookupFlow:
     ) -> Reader | Absent:
         """Return a Reader for the object of `key`, or Absent. See `Cache.lookup`."""
         for _ in range(MAX_RESTARTS):
+            if not self._fetch_context.ownership.is_held:
+                return await self._look_past(key, part, wants_body=wants_body, only_if_cached=only_if_cached)
             now = self._clock()
             entry = self._entries.get(key)
             absent_for = self._negative_cache.ttl(key, now) if entry is None else None
@@ -140,6 +142,28 @@ class LookupFlow:
             self._disposal.remove(entry, RemovalReason.LOST)
             self._disposal.unpin(entry)
         raise OriginUnavailable(f"{key} changed {MAX_RESTARTS} times while it was looked up")
+
+    async def _look_past(
+        self, key: ObjectKey, part: FromTo | Suffix | None, *, wants_body: bool, only_if_cached: bool
+    ) -> Reader | Absent:
+        """Find the object at the origin alone. No other request shares the result, and the cache gets nothing."""
+        if only_if_cached:
+            raise NotCached(f"{key} is in no cache of this process")
+        self._origin.admit(key, joins=False)
+        self._counters.misses += 1
+
+        def run(lookup: Lookup) -> Coroutine[None, None, LookupResult]:
+            return self._run(key, None, part if wants_body else None, lookup, get=wants_body)
+
+        try:
+            result = await self._lookups.run_private(key, run, None)
+        except ObjectNotFound:
+            return Absent(CacheStatus(Forward.MISS, fwd_status=404))
+        except OriginError as error:
+            error.forward = Forward.MISS
+            raise
+        status = CacheStatus(Forward.MISS, fwd_status=result.status)
+        return Reader(result.entry, status, self._readers, Found.ELSEWHERE)
 
     def _serve(self, entry: Entry, decision: Decision, now: float) -> tuple[CacheStatus, Found]:
         """Return the cache status of an entry that serves at once. The reader counts it."""
@@ -306,6 +330,9 @@ class LookupFlow:
     def _publish(self, entry: Entry, lookup: Lookup) -> None:
         """Make a new version the entry of its key, unless its lookup may not publish, or it must not be stored."""
         self._report_conflict(entry.key, lookup, entry.metadata)
+        if not self._fetch_context.ownership.is_held:
+            self._disposal.remove(entry, StorageRefusal.OVERTAKEN)
+            return
         if may_publish := lookup.may_publish(entry.metadata):
             # A version that must not be stored still replaces the one before.
             self._negative_cache.forget(entry.key)
@@ -328,7 +355,7 @@ class LookupFlow:
         if not lookup.is_invalidated:
             return
         self._lookups.add_conflict(key, found)
-        known = self._entries.get(key)
+        known = self._entries.get(key) if self._fetch_context.ownership.is_held else None
         if known is not None and (found is None or not known.metadata.is_version(found)):
             self._disposal.remove(known, RemovalReason.DELETED if found is None else RemovalReason.CHANGED)
 
@@ -336,7 +363,7 @@ class LookupFlow:
 
     async def publish_upload(self, upload: Upload, etag: str) -> None:
         """Publish an upload as the entry of its key. See `Cache.publish`."""
-        if not upload.is_whole:
+        if not upload.is_whole or not self._fetch_context.ownership.is_held:
             return
         key = upload.key
 

@@ -7,10 +7,11 @@ on with the open file. After the last of them the file is closed. The space is f
 `Entry.state` changes only in `become`, by this table:
 
     NEW          PUBLISHED, REMOVED
-    PUBLISHED    REMOVED
+    PUBLISHED    REMOVED, RELEASED
     REMOVED      UNLINKED, LEFT_BEHIND
     UNLINKED     -
     LEFT_BEHIND  -
+    RELEASED     -
 """
 
 from enum import Enum, auto
@@ -37,14 +38,16 @@ class EntryState(Enum):
     REMOVED = auto()  # no lookup finds it any more; its file, if it has one, still has its name
     UNLINKED = auto()  # its file has lost its name
     LEFT_BEHIND = auto()  # the disk refused to unlink its file: its bytes stay charged, and the next start sweeps it
+    RELEASED = auto()  # another process owns the file now, and its readers here go on as with a removed one
 
 
 TRANSITIONS = {
     EntryState.NEW: (EntryState.PUBLISHED, EntryState.REMOVED),
-    EntryState.PUBLISHED: (EntryState.REMOVED,),
+    EntryState.PUBLISHED: (EntryState.REMOVED, EntryState.RELEASED),
     EntryState.REMOVED: (EntryState.UNLINKED, EntryState.LEFT_BEHIND),
     EntryState.UNLINKED: (),
     EntryState.LEFT_BEHIND: (),
+    EntryState.RELEASED: (),
 }
 _REACHABLE = (EntryState.NEW, EntryState.PUBLISHED)
 

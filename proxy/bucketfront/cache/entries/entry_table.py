@@ -79,6 +79,7 @@ class EntryTable:
 
     def open(self) -> None:
         """Count the entries of the index."""
+        self._pending.clear()
         used, self._count = self._index.totals()
         self._budget.take(used)
         self._cold_bytes = used
@@ -92,12 +93,32 @@ class EntryTable:
         hot = list(self.hot_entries())
         for entry in hot:
             self.remove(entry, RemovalReason.LOST)
+        self._drop_index()
+        return hot
+
+    def release(self) -> list[Entry]:
+        """Let go of all entries, because another process owns the folder. Call `open` once it does not any more.
+
+        Returns those that were in memory. The caller closes the files of the unpinned ones.
+        """
+        hot = list(self.hot_entries())
+        for entry in hot:
+            entry.become(EntryState.RELEASED)
+            entry.revoke()
+            for order in self._orders:
+                order.remove(entry)
+            self._pending.remove(entry)
+        self._hot.clear()
+        self._drop_index()
+        return hot
+
+    def _drop_index(self) -> None:
+        """Forget the entries that only the index has, and what it does not know yet."""
         self._budget.give_back(self._cold_bytes)
         self._count = self._cold_bytes = 0
         self._expired_on_load.clear()
         self._pending.clear()
         self._refresh_orders()
-        return hot
 
     def __len__(self) -> int:
         return self._count

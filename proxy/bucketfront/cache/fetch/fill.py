@@ -318,6 +318,7 @@ class Fill:
         return upto
 
     async def _wait(self, cursor: ReaderCursor, waiter: Waiter) -> None:
+        self._context.ownership.require()
         block = cursor.offset // self._context.block_size
         if self.verification.is_due(block):
             await self.verification.verify_for(block, cursor.stop)
@@ -344,7 +345,8 @@ class Fill:
         first = -(-response.start // size)
         last = blocks.block_count(total, size) if response.stop == total else response.stop // size
         # Other part fetches may have claimed some blocks meanwhile: the response serves the first run that is left.
-        left = list(self._claims().missing(blocks.span_of(range(first, last), total, size))) if first < last else []
+        is_wanted = first < last and self._context.ownership.is_held
+        left = list(self._claims().missing(blocks.span_of(range(first, last), total, size))) if is_wanted else []
         if not left:
             response.body.close()
             return
@@ -361,7 +363,7 @@ class Fill:
 
     def _launch_for(self, cursor: ReaderCursor) -> None:
         """Start the part fetches that this reader needs: the awaited part at once, read-ahead within its limits."""
-        if not cursor.is_planned or self._final_error is not None:
+        if not cursor.is_planned or self._final_error is not None or not self._context.ownership.is_held:
             return
         if self._entry.is_removed and not self._entry.pins:
             return

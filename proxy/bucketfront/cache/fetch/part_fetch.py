@@ -30,6 +30,7 @@ from bucketfront.cache.fetch.reader_cursor import ReaderCursor
 from bucketfront.cache.fetch.traffic import Traffic
 from bucketfront.cache.origin import Origin, OriginResponse
 from bucketfront.cache.storage import blocks
+from bucketfront.cache.storage.ownership import Ownership
 from bucketfront.cache.storage.storage import Storage
 from bucketfront.http.ranges import Span
 from bucketfront.retry import RetryBudget
@@ -179,7 +180,7 @@ class FetchContext:
 
     `space` is the cache's. `unpin` ends a pin. `remove` removes an entry. `retries` pays for
     repeated requests, `hedges` for second ones. `tasks` has the part fetches and the comparisons that run. `traffic`
-    counts the bytes that come.
+    counts the bytes that come. Without `ownership`, readers get no bytes that are not in their open file.
     """
 
     origin: Origin
@@ -202,6 +203,7 @@ class FetchContext:
     split_distance: int = 0  # how far ahead of a part's mark a reader must be to get a part of its own
     tasks: TaskSet = field(default_factory=TaskSet)
     traffic: Traffic = field(default_factory=lambda: Traffic(lambda _: ""))
+    ownership: Ownership = field(default_factory=Ownership)
 
     @property
     def read_ahead(self) -> ReadAhead:
@@ -212,6 +214,13 @@ class FetchContext:
         """Return the same for the first part of an object whose size is not known, and that may get no file."""
         blocks_of_part = min(self.part_size, self.entries.budget.limit // FIRST_PART_SHARE) // self.block_size
         return replace(self.read_ahead, part_size=max(1, blocks_of_part) * self.block_size)
+
+    async def end_fetches(self) -> None:
+        """End all part fetches, and return once none writes any more. Their readers see whether to start others."""
+        while self.stats.fetches:
+            for fetch in list(self.stats.fetches):
+                fetch.cancel()
+            await asyncio.sleep(0)
 
     def replaced(self, entry: Entry) -> None:
         """Remove an entry whose version the origin has replaced."""

@@ -174,6 +174,10 @@ class Lookups:
             if (lookup := self._shared.pop(key, None)) is not None:
                 _advance(lookup, _Event.INVALIDATE)
 
+    def invalidate_all(self) -> None:
+        """Invalidate all shared lookups, because none may be published."""
+        self.invalidate(self.running())
+
     def purge_tags(self, tags: Iterable[str]) -> None:
         """Let no running lookup publish an object that has one of these tags."""
         self._purged_tags.add(tags)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from bucketfront.cache.storage import audit, digests, page_cache
 from bucketfront.cache.storage.folder import FULL_ERRNOS, Folder, FoundFile
+from bucketfront.cache.storage.ownership import Ownership
 from bucketfront.cache.storage.storage import DiskSpace, Region, StoredFile
 from bucketfront.errors import DiskFull, StoreError
 from bucketfront.http.ranges import Span
@@ -43,6 +44,7 @@ class FileStorage:
 
     def __init__(self, root: Path, clock: Callable[[], float]) -> None:
         self.folder = Folder(root)
+        self.ownership = Ownership()
         self._clock = clock
         self._threads = ThreadPoolExecutor(IO_THREADS, "disk")
         # Separate threads, so that many reads of cold files do not keep fills from writing.
@@ -55,6 +57,7 @@ class FileStorage:
         self._hanging: set[asyncio.Future[Any]] = set()  # calls past their timeout
         self._to_close: set[int] = set()  # descriptors to close after their last call
         self._pending: dict[int, set[asyncio.Future[Any]]] = {}  # calls that use a file, by its descriptor
+        self._calls: set[asyncio.Future[Any]] = set()  # all that run
         self.failures = 0
         self.last_failure = ""  # the reason of the last one
 
@@ -90,13 +93,22 @@ class FileStorage:
             os.close(self._to_close.pop())
         self.folder.close()
 
+    async def settle(self) -> None:
+        """Wait until the calls have ended that run now. Raises StoreError after DISK_TIMEOUT_S."""
+        if self._calls and (await asyncio.wait(self._calls, timeout=DISK_TIMEOUT_S))[1]:
+            raise StoreError(f"the disk did not answer within {DISK_TIMEOUT_S:g} s")
+
     @property
     def is_usable(self) -> bool:
-        """Return False for FAILURE_PAUSE_S after a failure, and while a call hangs, to spare a disk that fails."""
+        """Return False for FAILURE_PAUSE_S after a failure, and while a call hangs, to spare a disk that fails.
+
+        Returns False as well while another process owns the folder.
+        """
         is_rested = self._failed_at is None or self._clock() - self._failed_at >= FAILURE_PAUSE_S
-        return is_rested and not self._hanging
+        return is_rested and not self._hanging and self.ownership.is_held
 
     async def create(self, size: int) -> StoredFile:
+        self.ownership.require()
         if not self.is_usable:
             raise StoreError("the disk failed a moment ago")
         has_left = threading.Event()
@@ -126,6 +138,7 @@ class FileStorage:
         return StoredFile(name, Region(fd, 0, size))
 
     async def open_file(self, name: str, size: int, present: list[Span] | None) -> StoredFile | None:
+        self.ownership.require()
         return await self._run(self._open_file, name, size, present)
 
     def _open_file(self, name: str, size: int, present: list[Span] | None) -> StoredFile | None:
@@ -148,6 +161,7 @@ class FileStorage:
         return StoredFile(name, Region(fd, 0, size))
 
     async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
+        self.ownership.require()
         if self._hanging:
             raise StoreError("the disk does not answer")
         thread = self._writing[file.region.fd % len(self._writing)]
@@ -183,12 +197,15 @@ class FileStorage:
         )
 
     async def punch(self, file: StoredFile, span: Span) -> None:
+        self.ownership.require()
         await self._run(punch, file.region.fd, span, file=file)
 
     async def sync(self, file: StoredFile) -> None:
         await self._run(getattr(os, "fdatasync", os.fsync), file.region.fd, file=file)
 
     async def remove(self, name: str) -> None:
+        if not self.ownership.is_held:
+            return  # the sweep of the owner removes files without a row
         await self._run(self._remove, name)
 
     def _remove(self, name: str) -> None:
@@ -210,6 +227,7 @@ class FileStorage:
         await self._run(os.close, file.region.fd)
 
     async def disk_space(self) -> DiskSpace:
+        self.ownership.require()
         return await self._run(self.folder.space)
 
     async def is_out_of_space(self) -> bool:
@@ -246,6 +264,8 @@ class FileStorage:
         `may_be_full`, a full disk raises DiskFull and does not count as a failure.
         """
         work = asyncio.get_running_loop().run_in_executor(threads or self._threads, call, *args)
+        self._calls.add(work)
+        work.add_done_callback(self._calls.discard)
         if file is not None:
             self._pending.setdefault(file.region.fd, set()).add(work)
             work.add_done_callback(lambda ended: self._ended(file.region.fd, ended))

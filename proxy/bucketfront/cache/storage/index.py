@@ -69,6 +69,7 @@ class Index:
         self._thread = ThreadPoolExecutor(1, "index")
         self._reader: sqlite3.Connection | None = None
         self._writer: sqlite3.Connection | None = None
+        self._is_closed = False
         self._next_id = 1
         self.epoch = 0
         self.was_clean = True
@@ -232,8 +233,14 @@ class Index:
     async def close(self, last: Changes) -> None:
         """Write `last`, note a clean stop, and move the WAL into the database."""
         await self._in_thread(lambda: self._write(last, clean=True))
-        self._thread.shutdown(wait=True)
-        self._close_connections()
+        self.abandon()
+
+    def reopen(self) -> None:
+        """Open the database again after `close` or `abandon`, as `open` does."""
+        self._thread = ThreadPoolExecutor(1, "index")
+        self._database = f"file:{quote(str(self._path))}"
+        self.open()
+        self._is_closed = False
 
     async def renew(self) -> None:
         """Replace the database by an empty one. Raises StoreError, as all other calls do until it returns."""
@@ -251,6 +258,7 @@ class Index:
 
     def abandon(self) -> None:
         """Close without a note of a clean stop, as a kill does."""
+        self._is_closed = True
         self._thread.shutdown(wait=True)
         self._close_connections()
 
@@ -462,6 +470,8 @@ class Index:
         await self._in_thread(count)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
+        if self._is_closed:
+            raise StoreError("the cache index is closed")
         try:
             return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, call))
         except sqlite3.Error as error:

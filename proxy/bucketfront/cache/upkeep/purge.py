@@ -27,6 +27,7 @@ from bucketfront.cache.entries.negative_cache import NegativeCache
 from bucketfront.cache.entries.removals import RemovalReason
 from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.storage.index import Index
+from bucketfront.cache.storage.ownership import Ownership
 from bucketfront.cache.storage.records import Outline
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.purge_selection import PurgeSelection
@@ -59,7 +60,8 @@ class Purged:
 class Purge:
     """Runs purges in the event loop. `flush` writes changes to the index.
 
-    If `is_durable` is true, a purge outlives a loss of power.
+    If `is_durable` is true, a purge outlives a loss of power. While another process owns the cache, that one
+    invalidates what is written here, and no other purge is possible.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class Purge:
         flush: Callable[[], Awaitable[None]],
         tag_fields: TagFields,
         is_durable: bool,
+        ownership: Ownership,
     ) -> None:
+        self._ownership = ownership
         self.entries = entries
         self.index = index
         self.tag_fields = tag_fields
@@ -88,6 +92,11 @@ class Purge:
         self, selection: PurgeSelection, mode: PurgeMode, reason: RemovalReason = RemovalReason.PURGED
     ) -> Purged:
         """See `Cache.purge_selected`. `reason` is why its entries are removed."""
+        if not self._ownership.is_held and reason is RemovalReason.WRITTEN:
+            await self._ownership.forward(list(selection.keys))
+            if not self._ownership.is_held:
+                return Purged(0)
+        self._ownership.require()
         # A purge that has begun ends, even if its caller is cancelled.
         return await self.running.run(_Run(self, selection, mode, reason).run())
 
