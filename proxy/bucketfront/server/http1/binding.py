@@ -70,8 +70,7 @@ def bind(place: TcpPlace) -> list[socket.socket]:
     (docs/invariants.md#admin-is-apart). Raises CannotListen.
     """
     found = _resolved(place)
-    if not place.has_token and not all(is_loopback(str(address[0])) for _, address in found):
-        raise CannotListen(f"needed, because {place.host} is not loopback: set it", (*place.at, "token"))
+    require_token(place, [str(address[0]) for _, address in found])
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         try:
             return _bind_all(found, place.port)
@@ -80,6 +79,12 @@ def bind(place: TcpPlace) -> list[socket.socket]:
             if place.port or error.errno != errno.EADDRINUSE or attempt == _PORT_ATTEMPTS:
                 raise cannot_listen(error, place) from error
     raise AssertionError("unreachable")
+
+
+def require_token(place: TcpPlace, found: list[str]) -> None:
+    """Raise CannotListen if the place has no token, and one of its addresses is beyond loopback."""
+    if not place.has_token and not all(map(is_loopback, found)):
+        raise CannotListen(f"needed, because {place.host} is not loopback: set it", (*place.at, "token"))
 
 
 def cannot_listen(error: OSError, place: TcpPlace) -> CannotListen:

@@ -1,13 +1,13 @@
 """The listening sockets of a place of each kind, and how people and programs reach them."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from bucketfront.config.listen_host import in_url, is_any, reachable
-from bucketfront.server.http1.binding import TcpPlace, bind, cannot_listen
+from bucketfront.server.http1.binding import TcpPlace, bind, cannot_listen, require_token
 from bucketfront.server.http1.passed_sockets import PassedPlace, sockets_of
-from bucketfront.server.http1.unix_socket import UnixPlace, bind_unix
+from bucketfront.server.http1.unix_socket import UnixPlace, adopt_unix, bind_unix
 
 MAX_UNSENT_BYTES = 128 << 10  # that a connection's socket takes beyond what the client's window lets it send
 
@@ -18,11 +18,18 @@ IsTls = Callable[[socket.socket], bool]
 
 
 class ListenSockets:
-    """The bound sockets of a place. Raises CannotListen. Finding the addresses of a name may take seconds."""
+    """The bound sockets of a place. Raises CannotListen. Finding the addresses of a name may take seconds.
 
-    def __init__(self, place: ListenPlace) -> None:
+    `inherited` are those that another process has bound for the same place.
+    """
+
+    def __init__(self, place: ListenPlace, inherited: Sequence[socket.socket] = ()) -> None:
         self._place = place
         self._remove: Callable[[], None] | None = None
+        if inherited:
+            self.sockets = list(inherited)
+            self._adopt(place)
+            return
         match place:
             case TcpPlace():
                 self.sockets = bind(place)
@@ -33,6 +40,17 @@ class ListenSockets:
                 self.sockets = sockets_of(place)
             case _:
                 assert_never(place)
+
+    def _adopt(self, place: ListenPlace) -> None:
+        """Require of inherited sockets what is required of bound ones."""
+        if isinstance(place, TcpPlace):
+            require_token(place, [str(one.getsockname()[0]) for one in self.sockets])
+        elif isinstance(place, UnixPlace):
+            self._remove = adopt_unix(place, self.sockets[0]).remove
+
+    def disown(self) -> None:
+        """Leave the file of a Unix socket to another process, which has the socket now."""
+        self._remove = None
 
     def listen(self, backlog: int) -> None:
         """Let all sockets listen. Raises CannotListen."""

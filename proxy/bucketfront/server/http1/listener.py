@@ -50,13 +50,15 @@ log = logging.getLogger(__name__)
 class ListenSite:
     """One place of a listener, and what its connections begin with: a PROXY header, TLS, or HTTP.
 
-    `has_tls_on_unix` is true if TLS holds for Unix sockets too.
+    `has_tls_on_unix` is true if TLS holds for Unix sockets too. `inherited` are sockets that another process has bound
+    for the place.
     """
 
     place: ListenPlace
     tls: ServerTls | None = None
     has_tls_on_unix: bool = True
     headers: ProxyHeaders | None = None
+    inherited: tuple[socket.socket, ...] = ()
 
     def has_tls(self, bound: socket.socket) -> bool:
         """Return whether connections of a socket begin with TLS."""
@@ -108,6 +110,27 @@ class Listener:
         """Aiohttp's server with the open connections. None before the start."""
         return self._runner.server
 
+    @property
+    def sockets(self) -> list[tuple[ListenPlace, list[socket.socket]]]:
+        """Return the sockets that listen, by the place of their settings."""
+        return [found for site in self._bound if (found := site.sockets)[1]]
+
+    def pause(self) -> None:
+        """Accept no connections. They wait in the kernel until `resume`, or until another process accepts them."""
+        for site in self._bound:
+            site.pause()
+
+    def resume(self) -> None:
+        """Accept connections again, and let them stay open."""
+        self._connections.is_draining = False
+        for site in self._bound:
+            site.resume()
+
+    def give_away(self) -> None:
+        """Close the sockets, which another process has as well. Connections stay open."""
+        for site in self._bound:
+            site.give_away()
+
     def begin_to_drain(self) -> None:
         """Let each response that begins from now on be the last of its connection, which its head says."""
         self._connections.is_draining = True
@@ -120,20 +143,22 @@ class Listener:
         self.begin_to_drain()
         for site in self._bound:
             site.close_sockets()
-        await self._drain()
+        await self.drain(self._drain_timeout, PROGRESS_INTERVAL_S)
         await self._runner.cleanup()
 
-    async def _drain(self) -> None:
+    async def drain(self, timeout: float, interval: float) -> None:  # noqa: ASYNC109 - the connections stay open
         """Wait until each connection has had its last response, or has been idle for DRAIN_IDLE_S.
+
+        Calls `on_progress` every `interval` seconds.
 
         A client that sends requests without a pause learns from a response that it was the last. If an idle connection
         were closed at once, a request that is on its way would be lost.
         """
         loop, connections = asyncio.get_running_loop(), self._connections
         began = reported_at = loop.time()
-        while connections.open and (now := loop.time()) < began + self._drain_timeout:
+        while connections.open and (now := loop.time()) < began + timeout:
             busy = connections.close_idle(now - DRAIN_IDLE_S)
-            if busy and now >= reported_at + PROGRESS_INTERVAL_S:
+            if busy and now >= reported_at + interval:
                 reported_at = now
                 self.on_progress(busy)
             await asyncio.sleep(DRAIN_STEP_S + connections.open * DRAIN_STEP_OF_ONE_S)
@@ -167,7 +192,9 @@ class BoundedSite(AiohttpSite):
     async def bind(self) -> None:
         """Bind the sockets. Raises CannotListen."""
         # The resolver may take seconds to find the addresses of a name.
-        self._sockets = await asyncio.get_running_loop().run_in_executor(None, ListenSockets, self._site.place)
+        self._sockets = await asyncio.get_running_loop().run_in_executor(
+            None, ListenSockets, self._site.place, self._site.inherited
+        )
 
     async def start(self) -> None:
         """Accept connections. Call `bind` before. Raises CannotListen."""
@@ -176,17 +203,37 @@ class BoundedSite(AiohttpSite):
         self._sockets.listen(MAX_BACKLOG)
         self.address = self._sockets.address(self._site.has_tls)
         self.description = self._sockets.description(self._site.has_tls)
+        self.resume()
+
+    @property
+    def sockets(self) -> tuple[ListenPlace, list[socket.socket]]:
+        """Return the place and its sockets."""
+        return self._site.place, [] if self._sockets is None else self._sockets.sockets
+
+    def resume(self) -> None:
+        """Accept connections."""
+        assert self._sockets is not None
         for listener in self._sockets.sockets:
             self._accepting.append(listener)
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
-    def close_sockets(self) -> None:
-        """Stop accepting."""
+    def pause(self) -> None:
+        """Accept no connections until `resume`."""
         for timer in self._timers.values():
             timer.cancel()
         for listener in self._accepting:
             asyncio.get_running_loop().remove_reader(listener)
         self._accepting.clear()
+
+    def give_away(self) -> None:
+        """Close the sockets, and leave the file of a Unix socket to the process that has them as well."""
+        if self._sockets is not None:
+            self._sockets.disown()
+        self.close_sockets()
+
+    def close_sockets(self) -> None:
+        """Stop accepting."""
+        self.pause()
         if self._sockets is not None:
             self._sockets.close()
 

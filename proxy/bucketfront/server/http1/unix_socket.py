@@ -58,8 +58,7 @@ def bind_unix(place: UnixPlace) -> UnixSocket:
 
     Replaces a socket that no process serves, such as one that a kill left behind. Raises CannotListen.
     """
-    owner = _number(place.owner, lambda name: pwd.getpwnam(name).pw_uid, "user", (*place.at, "owner"))
-    group = _number(place.group, lambda name: grp.getgrnam(name).gr_gid, "group", (*place.at, "group"))
+    owner, group = _owner_of(place), _group_of(place)
     _make_room(place)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -71,14 +70,37 @@ def bind_unix(place: UnixPlace) -> UnixSocket:
         raise _cannot_listen(error, place) from error
     found = UnixSocket(bound, place.path)
     try:
+        _give(place, owner, group)
+    except CannotListen:
+        found.remove()
+        bound.close()
+        raise
+    return found
+
+
+def adopt_unix(place: UnixPlace, bound: socket.socket) -> UnixSocket:
+    """Return a socket that another process has bound, with its mode and owner. Raises CannotListen."""
+    owner, group = _owner_of(place), _group_of(place)
+    _give(place, owner, group)
+    return UnixSocket(bound, place.path)
+
+
+def _give(place: UnixPlace, owner: int, group: int) -> None:
+    """Give the file of a socket its mode and owner. Raises CannotListen."""
+    try:
         if (owner, group) != (_KEEP, _KEEP):
             os.chown(place.path, owner, group, follow_symlinks=False)
         place.path.chmod(place.mode)
     except OSError as error:
-        found.remove()
-        bound.close()
         raise _cannot_give(error, place) from error
-    return found
+
+
+def _owner_of(place: UnixPlace) -> int:
+    return _number(place.owner, lambda name: pwd.getpwnam(name).pw_uid, "user", (*place.at, "owner"))
+
+
+def _group_of(place: UnixPlace) -> int:
+    return _number(place.group, lambda name: grp.getgrnam(name).gr_gid, "group", (*place.at, "group"))
 
 
 def _make_room(place: UnixPlace) -> None:
