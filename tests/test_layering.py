@@ -24,14 +24,17 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"server"}),
     frozenset({"warm"}),
     frozenset({"admin"}),
-    frozenset({"app", "checks", "process_log"}),
+    frozenset({"app", "cache_options", "checks", "process_log", "serving", "takeover"}),
     frozenset({"cli"}),
 )
 # Restrictions within the floors: from the room above, only these modules may be imported.
 DOORS = {
     ("cache", "config"): set[str](),  # the cache gets values, not settings
     ("http", "keys"): set[str](),
-    **{(room, "cache"): {"bucketfront.cache"} for room in ("s3", "tus", "server", "warm", "admin", "app")},
+    **{
+        (room, "cache"): {"bucketfront.cache"}
+        for room in ("s3", "tus", "server", "warm", "admin", "app", "cache_options", "takeover")
+    },
     ("checks", "cache"): {"bucketfront.cache"},
     ("cli", "cache"): {"bucketfront.cache.storage.verification"},  # it works on a folder without a cache
 }

@@ -1,22 +1,20 @@
 """The composition root: builds each object once, starts all of them in order, and stops them in reverse order."""
 
 import asyncio
-import gc
 import logging
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from prometheus_client import CollectorRegistry
-from pydantic import SecretStr
 
 from bucketfront import process_log
-from bucketfront.admin.api import AdminParts, AdminServer, build_admin
+from bucketfront.admin.api import AdminParts, AdminServer, admin_site, build_admin
 from bucketfront.admin.collectors.cache_collector import CacheCollector
 from bucketfront.admin.collectors.origin_collector import OriginCollector
 from bucketfront.admin.collectors.process_collector import HealthCollector, LoopLag
@@ -31,16 +29,15 @@ from bucketfront.admin.live_figures import LiveFigures
 from bucketfront.admin.reloader import Reloader, ReloadOutcome
 from bucketfront.admin.summary import Summary
 from bucketfront.admin.watches import watches
-from bucketfront.cache import Cache, CacheAssembly, CacheMode, CacheOptions, boot_id, boottime, open_cache
+from bucketfront.cache import Cache, CacheAssembly, CacheOptions, boot_id, boottime, open_cache
+from bucketfront.cache_options import cache_options, coding_areas, fair_shares, with_demo_keys
 from bucketfront.config.freshness_policy import FreshnessPolicy
 from bucketfront.config.loader import LoadedConfig
 from bucketfront.config.mount_areas import MountAreas
 from bucketfront.config.mount_settings import MountSettings
-from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.config.settings import Settings
-from bucketfront.fair_share import FairShares, Resource, Shares
-from bucketfront.http.cache_tags import TagFields
-from bucketfront.s3.accepted_codings import AcceptedCodings, Area
+from bucketfront.errors import CacheInUse
+from bucketfront.s3.accepted_codings import AcceptedCodings
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.embedded.launcher import EXAMPLES, EmbeddedS3
 from bucketfront.s3.listing import list_objects
@@ -48,16 +45,19 @@ from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
 from bucketfront.server.access.clients import Clients
 from bucketfront.server.fast_path.fast_connection import FastPath
-from bucketfront.server.generation import Generation
+from bucketfront.server.generation import Generation, Generations
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.certificate_watch import CertificateWatch
 from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.inherited_sockets import InheritedSockets
+from bucketfront.server.http1.listen_sockets import ListenSockets
 from bucketfront.server.http1.listener import Listener
 from bucketfront.server.http1.passed_sockets import PassedSockets
+from bucketfront.server.http1.proxy_headers import ProxyHeaders
 from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import build_pipeline
-from bucketfront.server.server import Server, ServerParts, build_generation, build_server
+from bucketfront.server.server import Server, ServerParts, build_generation, build_server, client_sites
 from bucketfront.server.telemetry.access_log import AccessLog, FinishedRequest, open_access_log
 from bucketfront.server.telemetry.forecast import Forecast, ForecastOptions
 from bucketfront.server.telemetry.last_responses import LastResponses
@@ -65,15 +65,18 @@ from bucketfront.server.telemetry.live_feed import LiveFeed
 from bucketfront.server.telemetry.logged_fields import names_of
 from bucketfront.server.telemetry.sizing import SizingCurve
 from bucketfront.server.telemetry.telemetry import Telemetry
+from bucketfront.takeover.incumbent import Incumbent
+from bucketfront.takeover.successor import Successor
+from bucketfront.takeover.tenure import Tenure
 from bucketfront.task_set import TaskSet
 from bucketfront.troubles import Troubles
-from bucketfront.tus.manager import MAX_UPLOADS, UploadManager
+from bucketfront.tus.manager import UploadManager
 from bucketfront.tus.staging import StagingSpace
 from bucketfront.tus.upload_folder import UploadFolder
 from bucketfront.warm.places import Places
 from bucketfront.warm.registry import JobRegistry
 
-SPLIT_DISTANCE_BYTES = 1 << 20  # a reader that is closer waits, because a request of its own costs more
+LOCK_WAIT_S = 1.0  # for the kernel to end a process whose place is taken, and which was killed
 UPLOAD_STALL_TIMEOUT_S = 30.0  # added to the read timeout: how long an upload may make no progress
 
 
@@ -83,6 +86,7 @@ class App:
     `elapsed` is a clock in seconds that no operator can set. The cache derives its own time from both.
     `passed` are the sockets that systemd has passed. `read` reads the configuration again for a reload. Without it, a
     reload reads only the files that the settings name. `loaded` has the places of the settings, for operators.
+    `takes_over`: the process that serves now hands over its sockets and its cache.
 
     As a context manager it serves requests inside the block, and is stopped after it. Raises ConfigError, StoreError
     (cache folder), OriginUnavailable (embedded S3), UnusableSetting (log, TLS), CannotListen. The constructor raises
@@ -97,11 +101,16 @@ class App:
         passed: PassedSockets | None = None,
         read: Callable[[], LoadedConfig] | None = None,
         loaded: LoadedConfig | None = None,
+        *,
+        takes_over: bool = False,
     ) -> None:
         self.settings = settings
         self._clock = clock
         self._elapsed = elapsed
         self._passed = passed or PassedSockets()
+        self._takes_over = takes_over
+        self._successor: Successor | None = None
+        self.incumbent: Incumbent
         self._freshness = FreshnessPolicy(settings.freshness)
         self._pipeline = build_pipeline(settings)
         self._areas = MountAreas(settings.mounts)
@@ -115,7 +124,7 @@ class App:
             settings.server.share_of_one,
             has_share=Clients(settings.server.front_networks).has_share,
         )
-        self.fair_shares = self._fair_shares()
+        self.fair_shares = fair_shares(self._shares.connections, settings.server.share_of_one)
         self.live_feed = LiveFeed(time.monotonic)
         self.last_responses = LastResponses()
         self.embedded: EmbeddedS3 | None = None
@@ -132,7 +141,7 @@ class App:
         self.admin: Listener
         loaded = loaded or LoadedConfig(settings)
         self.reloader = Reloader(loaded, read or (lambda: loaded), self._prepare, self.health)
-        self._codings = AcceptedCodings(settings.origin.accept_encoding, _areas(settings))
+        self._codings = AcceptedCodings(settings.origin.accept_encoding, coding_areas(settings))
         self._admin: AdminServer
         self._server: Server | None = None
         self._summary: Summary
@@ -157,6 +166,7 @@ class App:
         try:
             await self._start()
         except BaseException:
+            self._leave_sockets()
             await self._stack.aclose()
             raise
         return self
@@ -166,6 +176,7 @@ class App:
     ) -> None:
         is_first, self.health.phase = self.health.phase is not Phase.STOPPING, Phase.STOPPING
         try:
+            await self.incumbent.stop()
             if is_first:
                 await self._wait_until_no_traffic_comes()
         finally:
@@ -192,6 +203,8 @@ class App:
         self._stack.callback(self.telemetry.close)
         self._stack.push_async_callback(self._close_rules)
         await self._start_origin()
+        if self._takes_over:
+            await self._take_over()
         await self._start_cache()
         lag = LoopLag()
         self._build_figures(lag)
@@ -213,6 +226,7 @@ class App:
             clock=self._clock,
             cache_clock=self.cache_assembly.clock,
             passed=self._passed,
+            inherited=self._inherited,
         )
         server = self._server = build_server(settings, self._pipeline, self._freshness.rules, self._parts)
         self.fast_path, self.listener = server.generations.fast_path, server.listener
@@ -221,6 +235,7 @@ class App:
         self._start_watching_certificates()
         self.health.phase = Phase.SERVING
         self.reloader.started.set()
+        await self._end_take_over(server.generations)
 
     def _curve(self) -> SizingCurve | Forecast:
         """Return what estimates other sizes of the cache: a forecast if the cache does not serve."""
@@ -230,21 +245,52 @@ class App:
         options = ForecastOptions(cache.max_size, cache.block_size, self.settings.origin.part_size, cache.idle_timeout)
         return Forecast(options)
 
-    def _fair_shares(self) -> FairShares:
-        """Return the resources of which clients are refused at once.
+    @property
+    def _inherited(self) -> InheritedSockets:
+        return InheritedSockets() if self._successor is None else self._successor.inherited
 
-        Behind a front the connections are the front's, so requests and uploads of its clients are counted apart.
+    async def _take_over(self) -> None:
+        """Get the sockets of the process that serves now, and have it unlock the cache once nothing else is missing.
+
+        Raises TakeOverFailed, and what the listeners would raise.
         """
-        connections, share = self._shares.connections, self.settings.server.share_of_one
-        return FairShares(
-            {
-                Resource.REQUESTS: Shares(connections, share),
-                Resource.UPLOADS: Shares(max(1, connections // 2), share),
-                Resource.RESUMABLE_UPLOADS: Shares(MAX_UPLOADS, share),
-            },
-            time.monotonic,
-            logging.getLogger("bucketfront").warning,
+        self._successor = successor = await Successor.begin(self.settings.cache.dir)
+        if successor is None:
+            return
+        self._stack.callback(successor.close)
+        server = self.settings.server
+        sites = [*client_sites(server, self._passed, ProxyHeaders(())), admin_site(self.settings.admin)]
+        for site in sites:
+            if not successor.inherited.has(site.place):
+                await asyncio.to_thread(lambda: ListenSockets(site.place).close())  # noqa: B023 - awaited at once
+        await successor.request_release()
+
+    async def _end_take_over(self, generations: Generations) -> None:
+        """Let the process end that served before, and hand over to the next one when that comes."""
+        self.incumbent = Incumbent(
+            Tenure(
+                self.health,
+                (self.listener, self.admin),
+                generations,
+                self.cache_assembly,
+                self.upload_manager,
+                self.upload_journal,
+                self.warm_jobs,
+                self.live_feed,
+            )
         )
+        self.incumbent.start()
+        if self._successor is not None:
+            await self._successor.report_serving()
+            self._inherited.close(removes_files=True)
+            self._successor = None
+
+    def _leave_sockets(self) -> None:
+        """After a take-over that failed, leave the files of Unix sockets to the process that goes on with them."""
+        if self._successor is not None:
+            for listener in [getattr(self, name, None) for name in ("listener", "admin")]:
+                if listener is not None:
+                    listener.give_away()
 
     def _build_figures(self, lag: LoopLag) -> None:
         """Register the metrics of what has started, and build their summary."""
@@ -284,7 +330,7 @@ class App:
             summary=self._summary,
             last_responses=self.last_responses,
         )
-        self._admin = build_admin(self.settings, parts)
+        self._admin = build_admin(self.settings, parts, self._inherited)
         self.admin = self._admin.listener
         await self._start_listener(self.admin)
         self._stack.callback(self.live_feed.close)  # before the listener stops, which waits for the streams
@@ -300,7 +346,7 @@ class App:
             self.embedded = EmbeddedS3(buckets, seed=EXAMPLES)
             await self._stack.enter_async_context(self.embedded)
             endpoint = self.embedded.endpoint_url
-        settings = _with_demo_keys(origin) if self.embedded else origin
+        settings = with_demo_keys(origin) if self.embedded else origin
         origin_s3 = S3Origin(
             settings,
             endpoint,
@@ -320,45 +366,27 @@ class App:
             for bucket in sorted({mount.bucket for mount in mounts} - {mount.bucket for mount in before}):
                 await self.origin.create_bucket(bucket)
 
-    def _cache_options(self) -> CacheOptions:
-        config, origin = self.settings.cache, self.settings.origin
-        return CacheOptions(
-            max_size=config.max_size,
-            block_size=config.block_size,
-            part_size=origin.part_size,
-            # A key has half of the connections, because more parts of it would wait for each other.
-            parallel_parts=min(origin.parallel_parts, max(1, origin.max_connections // 2)),
-            read_ahead_limit=max(1, origin.max_connections * 3 // 4),
-            read_ahead_max=config.read_ahead_max,
-            hot_limit=self._shares.hot,
-            memory=config.memory,
-            policy=self._freshness.lifetime,
-            negative_ttl=self._freshness.negative_ttl,
-            idle_timeout=config.idle_timeout,
-            reader_timeout=3 * (origin.connect_timeout + origin.read_timeout),
-            min_free=config.free_floor,
-            after_disconnect=config.after_disconnect,
-            split_distance=SPLIT_DISTANCE_BYTES,
-            is_durable=config.durability == "power",
-            eviction=config.eviction,
-            mount_of=self._areas.mount_of,
-            share_of_one=self.settings.server.share_of_one,
-            tag_fields=TagFields(config.tag_headers),
-            mode=CacheMode(config.mode),
-        )
+    def _options(self) -> CacheOptions:
+        return cache_options(self.settings, self._freshness, self._shares.hot, self._areas.mount_of)
 
     async def _start_cache(self) -> None:
-        self.cache_assembly = await self._stack.enter_async_context(
-            open_cache(
-                self.settings.cache.dir,
-                self.origin,
-                self._cache_options(),
-                origin_name=self._endpoint_name,
-                retries=self.origin.retries,
-                wall=self._clock,
-                elapsed=self._elapsed,
-            )
+        opened = partial(
+            open_cache,
+            self.settings.cache.dir,
+            self.origin,
+            self._options(),
+            origin_name=self._endpoint_name,
+            retries=self.origin.retries,
+            wall=self._clock,
+            elapsed=self._elapsed,
         )
+        try:
+            self.cache_assembly = await self._stack.enter_async_context(opened())
+        except CacheInUse:
+            if not self._takes_over:
+                raise
+            await asyncio.sleep(LOCK_WAIT_S)
+            self.cache_assembly = await self._stack.enter_async_context(opened())
         self.cache = self.cache_assembly.cache
         folder = self.cache_assembly.store.folder
         self.upload_journal = UploadJournal(folder.root / "uploads.json", self._endpoint_name, folder.fd)
@@ -452,11 +480,11 @@ class App:
         self.settings, self._freshness = after, renewal.freshness
         for present, renewed in renewal.tls:
             present.adopt(renewed)
-        self._codings.change(_areas(after))
+        self._codings.change(coding_areas(after))
         self._areas.adopt(after.mounts)
         self._summary.adopt(after)
         if (after.freshness, after.cache) != (before.freshness, before.cache):
-            self.cache_assembly.change(self._cache_options())
+            self.cache_assembly.change(self._options())
         fronts = after.server.front_networks
         assert self._server is not None
         self._server.headers.believe(fronts)
@@ -501,67 +529,3 @@ class _Renewal:
         await self.generation.pipeline.close()
         if self.access_log is not None:
             await asyncio.to_thread(self.access_log.close)
-
-
-def _areas(settings: Settings) -> list[Area]:
-    """Return the keys of the mounts, with the codings that requests for them accept."""
-    default = settings.origin.accept_encoding
-    return [Area(mount.bucket, mount.prefix, mount.accept_encoding or default) for mount in settings.mounts]
-
-
-def _with_demo_keys(origin: OriginSettings) -> OriginSettings:
-    # moto accepts any key. Without one, the SDK would look for an instance's role and wait for it.
-    demo = StaticCredentials(access_key_id=SecretStr("demo"), secret_access_key=SecretStr("demo"))
-    return origin.model_copy(update={"credentials": demo})
-
-
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """What operators request of a running proxy. Each event may be set at any time, also in the start and the stop."""
-
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    reopen: asyncio.Event = field(default_factory=asyncio.Event)
-    reload: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-async def serve(
-    read: Callable[[], LoadedConfig],
-    loaded: LoadedConfig,
-    announce: Callable[[App], None],
-    signals: Signals,
-    passed: PassedSockets | None = None,
-) -> None:
-    """Run until `signals.stop` is set. Calls `announce` once the proxy serves requests.
-
-    Reopens the access log each time that `reopen` is set. Each time that `reload` is, the configuration that `read`
-    returns takes the place of `loaded`.
-    """
-    descriptors.raise_limit()
-    app, tasks = App(loaded.settings, passed=passed, read=read, loaded=loaded), TaskSet()
-    tasks.start(_obey(signals.reopen, app.reopen_log), name="reopen the access log")
-    tasks.start(_reload(signals.reload, app), name="reload")
-    try:
-        async with app:
-            # Modules and settings live as long as the process. Without this, each collection holds the loop for 40 ms.
-            gc.collect()
-            gc.freeze()
-            announce(app)
-            await signals.stop.wait()
-    finally:
-        await tasks.close()
-
-
-async def _reload(requested: asyncio.Event, app: App) -> None:
-    """Reload each time that the event is set. Requests that come during a reload are one more."""
-    while True:
-        await requested.wait()
-        requested.clear()
-        await app.reload("SIGHUP")
-
-
-async def _obey(requested: asyncio.Event, act: Callable[[], None]) -> None:
-    """Act each time that the event is set."""
-    while True:
-        await requested.wait()
-        requested.clear()
-        act()

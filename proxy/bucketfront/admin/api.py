@@ -9,7 +9,7 @@ new one.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
@@ -47,6 +47,7 @@ from bucketfront.server.http1 import descriptors, framing
 from bucketfront.server.http1.binding import TcpPlace
 from bucketfront.server.http1.connection import BODY_BUFFER_BYTES, MAX_FIELDS, ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.inherited_sockets import InheritedSockets
 from bucketfront.server.http1.listener import Listener, ListenSite
 from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.server.router import Router
@@ -196,7 +197,7 @@ class AdminServer:
     application: AdminApplication
 
 
-def build_admin(settings: Settings, parts: AdminParts) -> AdminServer:
+def build_admin(settings: Settings, parts: AdminParts, inherited: InheritedSockets) -> AdminServer:
     """Return the server for operators. Raises UnusableSetting."""
     application = AdminApplication(settings, parts)
     most = max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, descriptors.limit() // DESCRIPTORS_SHARE))
@@ -210,9 +211,15 @@ def build_admin(settings: Settings, parts: AdminParts) -> AdminServer:
         keepalive_timeout=KEEP_ALIVE_TIMEOUT_S,
         max_headers=MAX_FIELDS,
     )
-    tls = None if settings.admin.tls is None else ServerTls(settings.admin.tls, ("admin", "tls"))
-    listener = Listener(connections, (ListenSite(admin_place(settings.admin), tls),), limit, STOP_TIMEOUT_S)
-    return AdminServer(listener, application)
+    site = admin_site(settings.admin)
+    site = replace(site, inherited=inherited.take(site.place))
+    return AdminServer(Listener(connections, (site,), limit, STOP_TIMEOUT_S), application)
+
+
+def admin_site(settings: AdminSettings) -> ListenSite:
+    """Return the place of the listener for operators, with its TLS. Raises UnusableSetting."""
+    tls = None if settings.tls is None else ServerTls(settings.tls, ("admin", "tls"))
+    return ListenSite(admin_place(settings), tls)
 
 
 def admin_place(settings: AdminSettings) -> TcpPlace:

@@ -27,22 +27,27 @@ verbose_option = click.option(
 @config_option
 @setting_options
 @verbose_option
-def serve(config: Path, *, verbose: bool) -> None:
+@click.option("--take-over", "takes_over", is_flag=True, help="Take the place of the process that serves now.")
+def serve(config: Path, *, verbose: bool, takes_over: bool) -> None:
     """Run the proxy until SIGINT or SIGTERM.
 
     SIGUSR1 reopens the access log, and SIGHUP reads the configuration again. Options take precedence over the
     environment, that over the file, and the file over the defaults. Without a file --bucket suffices.
 
+    With --take-over the process that serves from the same cache folder hands over its listening sockets and its cache,
+    and no request is lost. It ends with exit status 0 after its running responses. If the new process fails, the
+    running one goes on. If none runs, this is an ordinary start.
+
     Exit status: 0 after a stop in order, 1 if the start failed or the stop took too long, 2 for a wrong configuration.
     """
     block_signals()
-    run(load(config, needs_mounts=True), reader(config, needs_mounts=True), verbose=verbose)
+    run(load(config, needs_mounts=True), reader(config, needs_mounts=True), verbose=verbose, takes_over=takes_over)
 
 
-def run(loaded: "LoadedConfig", read: "Callable[[], LoadedConfig]", *, verbose: bool) -> None:
+def run(loaded: "LoadedConfig", read: "Callable[[], LoadedConfig]", *, verbose: bool, takes_over: bool = False) -> None:
     """Run the proxy until it is stopped, or end with the reason why it cannot run. Call `block_signals` before.
 
-    `read` reads the configuration again, for a reload.
+    `read` reads the configuration again, for a reload. `takes_over`: takes the place of the process that serves now.
     """
     import asyncio
     import logging
@@ -57,7 +62,7 @@ def run(loaded: "LoadedConfig", read: "Callable[[], LoadedConfig]", *, verbose: 
 
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(loaded, read))
+            runner.run(_serve(loaded, read, takes_over=takes_over))
     except CannotListen as error:
         fail(loaded.explain(error))
     except UnusableSetting as error:
@@ -100,16 +105,17 @@ def _take_signals(reopen: "Callable[[], None]", reload: "Callable[[], None]") ->
             log.warning("SIGUSR2 has no meaning here, and nothing has changed")
 
 
-async def _serve(loaded: "LoadedConfig", read: "Callable[[], LoadedConfig]") -> None:
+async def _serve(loaded: "LoadedConfig", read: "Callable[[], LoadedConfig]", *, takes_over: bool) -> None:
     import asyncio
     import contextlib
     import os
     import signal
     import threading
 
-    from bucketfront.app import App, Signals
-    from bucketfront.app import serve as run_app
+    from bucketfront.app import App
     from bucketfront.server.http1.passed_sockets import PassedSockets
+    from bucketfront.serving import Signals
+    from bucketfront.serving import serve as run_app
 
     passed = PassedSockets.take(os.environ, os.getpid())
     loop = asyncio.get_running_loop()
@@ -144,7 +150,7 @@ async def _serve(loaded: "LoadedConfig", read: "Callable[[], LoadedConfig]") -> 
     loop.add_signal_handler(signal.SIGINT, interrupt)
     handlers = (lambda: set_in_loop(signals.reopen)), (lambda: set_in_loop(signals.reload))
     threading.Thread(target=_take_signals, args=handlers, name="signals", daemon=True).start()
-    await run_app(read, loaded, announce, signals, passed)
+    await run_app(read, loaded, announce, signals, passed, takes_over=takes_over)
 
 
 def _end() -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bucketfront.cache import Cache, CacheMode
@@ -23,6 +23,7 @@ from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1.binding import TcpPlace
 from bucketfront.server.http1.connection import BODY_BUFFER_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, MAX_TARGET_BYTES
 from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.inherited_sockets import InheritedSockets
 from bucketfront.server.http1.listen_sockets import ListenPlace
 from bucketfront.server.http1.listener import Listener, ListenSite
 from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets
@@ -58,6 +59,7 @@ class ServerParts:
     clock: Callable[[], float]
     cache_clock: Callable[[], float]
     passed: PassedSockets
+    inherited: InheritedSockets
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,10 @@ def build_server(settings: Settings, pipeline: Pipeline, rules: Rules, parts: Se
     fast_path = FastPath(parts.cache, parts.telemetry, parts.cache_clock, parts.clock)
     generations = Generations(build_generation(settings, pipeline, rules, parts), fast_path)
     headers = ProxyHeaders(settings.server.front_networks)
-    sites = client_sites(settings.server, parts.passed, headers)
+    sites = [
+        replace(site, inherited=parts.inherited.take(site.place))
+        for site in client_sites(settings.server, parts.passed, headers)
+    ]
     listener = client_listener(generations, fast_path, sites, parts.connections, parts.telemetry)
     return Server(listener, generations, headers)
 
