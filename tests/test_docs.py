@@ -158,17 +158,8 @@ def room_in_picture(module: str) -> str:
     _, first, *rest = [*module.split("."), ""]
     if first in {"server", "cache"} and (PACKAGE / first / rest[0]).is_dir() and rest[0]:
         return rest[0]
-    ground = (
-        "descriptor_channel",
-        "fair_share",
-        "fair_slots",
-        "keys",
-        "request_trace",
-        "retry",
-        "task_set",
-        "troubles",
-    )
-    merged = dict.fromkeys(ground, "errors")
+    ground = ("descriptor_channel", "fair_share", "fair_slots", "keys", "request_trace", "retry", "task_set")
+    merged = dict.fromkeys((*ground, "troubles"), "errors") | {"cache": "door"}
     merged |= dict.fromkeys(("cache_options", "checks", "process_log", "serving", "takeover"), "app")
     return merged.get(first, first)
 
