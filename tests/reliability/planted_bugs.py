@@ -2397,6 +2397,26 @@ BUGS = (
         (RELOAD + "test_a_new_rule_holds_on_open_connections",),
     ),
     Bug(
+        5,
+        "take-over-hides-writes",
+        "The new process does not learn of a write that ends in the old one.",
+        (
+            Edit(
+                "bucketfront.cache.upkeep.purge:Purge.purge",
+                "await self._ownership.forward(list(selection.keys))",
+                "pass",
+            ),
+        ),
+        (SERVER + "test_takeover.py::test_a_write_of_the_old_process_is_read_from_the_new_one",),
+    ),
+    Bug(
+        8,
+        "take-over-aborts-uploads",
+        "The new process aborts the multipart uploads that the old one still sends.",
+        (Edit("bucketfront.s3.upload.journal:UploadJournal.hand_over", "if self._uploads:", "if False:"),),
+        (SERVER + "test_takeover.py::test_running_multipart_uploads_are_not_aborted",),
+    ),
+    Bug(
         30,
         "reload-applies-half",
         "A reload that fails leaves a part of the new configuration.",

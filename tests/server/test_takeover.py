@@ -179,7 +179,7 @@ async def test_a_resumable_upload_goes_on(take_over: TakeOver, s3: S3) -> None:
 
 
 async def test_running_multipart_uploads_are_not_aborted(take_over: TakeOver, s3: S3) -> None:
-    """The new process aborts no multipart upload of a request that the old one still serves."""
+    """The new process aborts no multipart upload of a request that the old one still serves (I8)."""
     body = pattern(20 << 20)
     old = await take_over()
     async with old.connection() as writer:
