@@ -64,12 +64,12 @@ sbom: $(AUDIT_STAMP)
 
 # The tests that `make test` leaves out because they take minutes.
 long: install
-	$(BIN)/pytest -n auto -m long tests
+	$(BIN)/pytest -n auto --dist worksteal --ignore tests/e2e --ignore tests/reliability -m long tests
 
 # The tests with other people's programs, S3 servers and test suites. What is not installed is "not run".
 # Writes docs/compatibility.md.
 e2e: install
-	$(BIN)/pytest -m e2e tests
+	$(BIN)/pytest --ignore tests/reliability -m e2e tests
 
 # Whole proxies under crashes, disk faults, and lying or slow origins, for at most ten minutes.
 # Writes docs/reliability.md.
