@@ -175,6 +175,10 @@ pricing:
   per_1000_puts: 0.005
   per_gb_out: 0.09
 """,
+    "tracing": """\
+tracing:
+  otlp_endpoint: http://localhost:4318
+""",
 }
 
 

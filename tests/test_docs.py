@@ -19,7 +19,7 @@ from bucketfront.config.schema import schema
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PACKAGE = ROOT / "proxy" / "bucketfront"
-CLASSES_OF_OTHERS = {"RequestHandler"}  # a class of aiohttp
+CLASSES_OF_OTHERS = {"RequestHandler", "ReadableSpan", "BatchSpanProcessor"}  # of aiohttp and OpenTelemetry
 PREFIXES_OF_OTHERS = ("proxy_", "open_file_cache", "use_attribute_docstrings")  # settings of nginx and pydantic
 
 _PYTHON_FILE = re.compile(r"`([\w/]+\.py)`")

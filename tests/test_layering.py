@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"s3"}),
     frozenset({"tus"}),
     frozenset({"server"}),
-    frozenset({"warm"}),
+    frozenset({"warm", "tracing"}),
     frozenset({"admin"}),
     frozenset({"app", "cache_options", "checks", "process_log", "serving", "takeover"}),
     frozenset({"cli"}),

@@ -26,7 +26,7 @@ def declared(name: str) -> list[Requirement]:
     runtime, extras = PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]
     texts = {
         "requirements.lock": runtime,
-        "requirements-dev.lock": [*runtime, *extras["demo"], *extras["dev"]],
+        "requirements-dev.lock": [*runtime, *extras["demo"], *extras["otel"], *extras["dev"]],
         "requirements-build.lock": [*PROJECT["build-system"]["requires"], *PROJECT["dependency-groups"]["build"]],
         "requirements-audit.lock": PROJECT["dependency-groups"]["audit"],
         "requirements-site.lock": PROJECT["dependency-groups"]["site"],

@@ -22,6 +22,7 @@ from bucketfront.admin.collectors.removal_collector import RemovalCollector
 from bucketfront.admin.collectors.server_collector import ServerCollector
 from bucketfront.admin.collectors.summary_collector import SummaryCollector
 from bucketfront.admin.collectors.tls_collector import TlsCollector
+from bucketfront.admin.collectors.tracing_collector import TracingCollector
 from bucketfront.admin.collectors.traffic_collector import TrafficCollector
 from bucketfront.admin.collectors.upload_collector import UploadCollector
 from bucketfront.admin.health import Health, Phase
@@ -69,6 +70,7 @@ from bucketfront.takeover.incumbent import Incumbent
 from bucketfront.takeover.successor import Successor
 from bucketfront.takeover.tenure import Tenure
 from bucketfront.task_set import TaskSet
+from bucketfront.tracing.assembly import Tracing, start_tracing
 from bucketfront.troubles import Troubles
 from bucketfront.tus.manager import UploadManager
 from bucketfront.tus.staging import StagingSpace
@@ -146,6 +148,7 @@ class App:
         self._server: Server | None = None
         self._summary: Summary
         self._parts: ServerParts
+        self._tracing: Tracing | None = None  # None if traces are off
 
     @property
     def _endpoint_name(self) -> str:
@@ -191,6 +194,7 @@ class App:
 
     async def _start(self) -> None:
         settings, registry = self.settings, self._registry
+        self._start_tracing()
         self.telemetry = Telemetry(
             registry,
             open_access_log(settings.access_log),
@@ -227,6 +231,7 @@ class App:
             cache_clock=self.cache_assembly.clock,
             passed=self._passed,
             inherited=self._inherited,
+            begin_trace=_begin_no_trace if self._tracing is None else self._tracing.tracer.begin_trace,
         )
         server = self._server = build_server(settings, self._pipeline, self._freshness.rules, self._parts)
         self.fast_path, self.listener = server.generations.fast_path, server.listener
@@ -236,6 +241,13 @@ class App:
         self.health.phase = Phase.SERVING
         self.reloader.started.set()
         await self._end_take_over(server.generations)
+
+    def _start_tracing(self) -> None:
+        """Start the traces if the settings ask for them. They end after the telemetry, which has the last requests."""
+        if self.settings.tracing is not None:
+            self._tracing = start_tracing(self.settings.tracing)
+            self._stack.push_async_callback(asyncio.to_thread, self._tracing.export.close)
+        TracingCollector(self._registry, self._tracing)
 
     def _curve(self) -> SizingCurve | Forecast:
         """Return what estimates other sizes of the cache: a forecast if the cache does not serve."""
@@ -357,6 +369,8 @@ class App:
             mount_of=self._areas.mount_of,
         )
         self.origin = await self._stack.enter_async_context(origin_s3)
+        if self._tracing is not None:
+            self.origin.calls.on_call = self._tracing.tracer.add_call
         if not self.embedded:
             await self._create_buckets(self.settings.mounts)
 
@@ -439,6 +453,8 @@ class App:
         """Hand a batch of finished requests to what operators see of them."""
         self.live_feed.add(requests)
         self.last_responses.add(requests)
+        if self._tracing is not None:
+            self._tracing.tracer.add(requests)
 
     def reopen_log(self) -> None:
         self.telemetry.reopen()  # it exists, because the start opens the log before its first `await`
@@ -529,3 +545,7 @@ class _Renewal:
         await self.generation.pipeline.close()
         if self.access_log is not None:
             await asyncio.to_thread(self.access_log.close)
+
+
+def _begin_no_trace() -> None:
+    """Return None, because traces are off."""

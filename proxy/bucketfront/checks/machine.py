@@ -28,6 +28,7 @@ from bucketfront.server.http1.unix_socket import UnixPlace
 from bucketfront.server.inner_mounts import InnerMounts
 from bucketfront.server.server import first_place, place_of
 from bucketfront.server.telemetry.access_log import probe_access_log
+from bucketfront.tracing.assembly import check_installed
 
 DAY_S = 86_400
 MIN_BLOCKS = 4  # fewer blocks of room are none: as the least `cache.max_size`
@@ -52,6 +53,8 @@ def check_machine(settings: Settings, explain: Explain, config: Path | None) -> 
     for number, listener in enumerate(settings.server.listeners):
         yield _further(place_of(listener, number, PassedSockets()), explain, own)
     yield _place("admin port", admin_place(settings.admin), explain, own)
+    if settings.tracing is not None:
+        yield _tracing(explain)
     yield from folder
     if (notice := settings.cache.mode_notice) is not None:
         yield warning("cache mode", notice)
@@ -75,6 +78,14 @@ def _access_log(settings: AccessLogSettings, explain: Explain) -> CheckResult:
     except UnusableSetting as error:
         return failed(subject, explain(error), settings.path)
     return fine(subject, "standard output" if settings.path == "-" else "writable", settings.path)
+
+
+def _tracing(explain: Explain) -> CheckResult:
+    try:
+        check_installed()
+    except UnusableSetting as error:
+        return failed("tracing", explain(error))
+    return fine("tracing", "OpenTelemetry is installed")
 
 
 def _access(settings: Settings, explain: Explain) -> CheckResult:

@@ -40,6 +40,7 @@ NEEDS_RESTART: Mapping[str, str] = {
     "cache.read_ahead_max": "running downloads have it",
     "cache.durability": "the index is opened with it",
     "cache.tag_headers": "the index is opened with it",
+    "tracing": "spans of requests under way belong to it",
     "cache.mode": "what the cache holds, and the requests under way, belong to it",
 }
 """Settings that only a restart applies, each with the reason."""

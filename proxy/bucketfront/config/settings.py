@@ -23,6 +23,7 @@ from bucketfront.config.problems import Loc
 from bucketfront.config.quantities import format_size
 from bucketfront.config.section import Section, SettingError
 from bucketfront.config.tls_settings import TlsSettings
+from bucketfront.config.tracing_settings import TracingSettings
 
 
 class Settings(Section):
@@ -40,6 +41,7 @@ class Settings(Section):
     access_log: AccessLogSettings = AccessLogSettings()
     log: LogSettings = LogSettings()
     pricing: PricingSettings = PricingSettings()
+    tracing: TracingSettings | None = None
 
     @property
     def all_tls(self) -> list[tuple[Loc, TlsSettings]]:

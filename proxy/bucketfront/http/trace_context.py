@@ -12,7 +12,7 @@ MAX_STATE_CHARS = 512  # section 3.3.1.5: what has to be passed on
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _STATE = re.compile(r"[\x20-\x7e\t]*")
 _FLAGS_AT = slice(53, 55)
-_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+_NO_TRACE, NO_SPAN = "0" * 32, "0" * 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def ids(traceparent: str) -> tuple[str, str] | None:
     if found is None:
         return None
     version, trace_id, parent_id, _, more = found.groups()
-    if trace_id == _NO_TRACE or parent_id == _NO_SPAN or (version == "00" and more is not None):
+    if trace_id == _NO_TRACE or parent_id == NO_SPAN or (version == "00" and more is not None):
         return None
     return trace_id, parent_id
 

@@ -5,12 +5,14 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 from bucketfront.errors import OriginError, OriginThrottled
 from bucketfront.s3.direct_reads import DirectReads
 from bucketfront.s3.error_translation import UnexplainedRefusal, VersionUnchanged, translated
 from bucketfront.s3.failures import OriginFailures
+from bucketfront.s3.finished_call import OnCall, reported
 from bucketfront.s3.pace import Pace
 from bucketfront.s3.reference import Reference
 from bucketfront.troubles import Troubles
@@ -27,6 +29,7 @@ class Calls:
 
     def __init__(self, timeout: float, troubles: Troubles) -> None:
         self._timeout = timeout
+        self.on_call: OnCall | None = None  # gets each call at its end, for traces
         self.paces: defaultdict[str, Pace] = defaultdict(lambda: Pace(time.monotonic))  # by bucket
         self.failures = OriginFailures(troubles, time.monotonic)
         self.reference = Reference(self.failures, time.monotonic, timeout)
@@ -54,10 +57,19 @@ class Calls:
         call_timeout: float | None = None,
     ) -> Any:
         """Run one call as `make`, within a block of `observed` that takes its outcome."""
+        run = partial(self._translated, what, operation, params, call_timeout or self._timeout)
         async with self.judged(params):
-            with translated(what, params):
-                async with asyncio.timeout(call_timeout or self._timeout):
-                    return await operation(**params)
+            if self.on_call is None:
+                return await run()
+            name = self.client.meta.method_to_api_mapping[operation.__name__]
+            return await reported(name, params, run, self.on_call)
+
+    async def _translated(
+        self, what: str, operation: Callable[..., Awaitable[Any]], params: dict[str, Any], call_timeout: float
+    ) -> Any:
+        with translated(what, params):
+            async with asyncio.timeout(call_timeout):
+                return await operation(**params)
 
     @asynccontextmanager
     async def judged(self, params: Mapping[str, Any]) -> AsyncIterator[None]:

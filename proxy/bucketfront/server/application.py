@@ -57,8 +57,10 @@ class Application:
         pipeline: Pipeline,
         clock: Callable[[], float],
         shares: FairShares,
+        begin_trace: Callable[[], str | None],
     ) -> None:
-        """`clock` is wall time in seconds since the epoch."""
+        """`clock` is wall time in seconds since the epoch. `begin_trace` is as in `Exchange.identify`."""
+        self._begin_trace = begin_trace
         self._router = Router(settings.mounts, settings.uploads)
         self._cors = Cors(settings.cors)
         self._addresses = ClientAddresses(settings.server.trusted_proxies)
@@ -82,7 +84,7 @@ class Application:
         exchange.address = self._addresses.of(request.remote, _field_of(request))
         status = CLIENT_CLOSED_REQUEST
         try:
-            with acting_for(None), tracing(exchange.identify()):  # `_enter` names the client
+            with acting_for(None), tracing(exchange.identify(self._begin_trace)):  # `_enter` names the client
                 response = await self._respond(exchange)
             status = response.status
         except BrokenOff as error:

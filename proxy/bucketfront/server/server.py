@@ -47,7 +47,8 @@ log = logging.getLogger(__name__)
 class ServerParts:
     """The objects of other packages that the server needs.
 
-    `clock` is wall time in seconds since the epoch, and `cache_clock` is the cache's time.
+    `clock` is wall time in seconds since the epoch, and `cache_clock` is the cache's time. `begin_trace` returns the id
+    of a trace for a request that brought none, if it is sampled.
     """
 
     cache: Cache
@@ -60,6 +61,7 @@ class ServerParts:
     cache_clock: Callable[[], float]
     passed: PassedSockets
     inherited: InheritedSockets
+    begin_trace: Callable[[], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def build_generation(settings: Settings, pipeline: Pipeline, rules: Rules, parts
         pipeline,
         parts.clock,
         parts.shares,
+        parts.begin_trace,
     )
     return Generation(application, _plain_rules(settings, pipeline, rules, parts.cache), pipeline)
 

@@ -10,6 +10,7 @@ from bucketfront.admin.collectors import (
     server_collector,
     summary_collector,
     tls_collector,
+    tracing_collector,
     traffic_collector,
     upload_collector,
 )
@@ -23,6 +24,7 @@ FAMILIES: Mapping[str, Sequence[MetricFamily]] = {
     "S3": (*origin_collector.FAMILIES, *traffic_collector.FAMILIES),
     "Money and sizing": summary_collector.FAMILIES,
     "Uploads": upload_collector.FAMILIES,
+    "Traces": tracing_collector.FAMILIES,
     "The process": process_collector.FAMILIES,
 }
 

@@ -59,8 +59,9 @@ class AccessRecord:
     upload's body. `fault` is the reason of a failure. `cut` is set if the proxy itself ended the response early;
     `status` is then the one that the client got. `failure` is the origin's, also if the client got a stale response
     because of it. `user` names the client's credential, by rule and holder. `span_id` is the span of this request in
-    the client's trace. `observed` is what a forecast takes of a read that S3 served because of `cache.mode`. `group` is
-    set once the metrics have counted the first of the responses.
+    its trace, and `trace_id` that trace if it begins with the request. A plain hit has neither. It is sampled once it
+    has ended, unlike a record with `is_sampling_decided`. `observed` is what a forecast takes of a read that S3 served
+    because of `cache.mode`. `group` is set once the metrics have counted the first of the responses.
     """
 
     method: str
@@ -79,6 +80,8 @@ class AccessRecord:
     failure: OriginFailure | None = None
     user: str | None = None
     span_id: str | None = None
+    trace_id: str | None = None
+    is_sampling_decided: bool = False
     observed: ObservedRead | None = None
     group: RequestGroup | None = field(default=None, init=False, repr=False)
     _json: Affixes | None = field(default=None, init=False, repr=False)
@@ -124,6 +127,8 @@ class AccessRecord:
             yield "cut", self.cut.value
         if self.user is not None:
             yield "user", self.user
+        if self.trace_id is not None:
+            yield "trace_id", self.trace_id
         if self.span_id is not None:
             yield "span_id", self.span_id
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -39,6 +40,10 @@ def new_request_id() -> str:
     return str(ULID())
 
 
+def _begin_no_trace() -> None:
+    """Return None, because nothing is traced."""
+
+
 @dataclass(eq=False, slots=True)
 class Exchange:
     """One request and the facts of its response so far.
@@ -53,7 +58,7 @@ class Exchange:
     response and in the access log. `min_rate` is the lowest rate of the client, in bytes per second. `address` is the
     client's, and `user` names its credential. `places` are what it has of limited resources. `mount` is the path of the
     mount that the request goes to, `key` the object that serves it, and `size` its bytes, as far as they are known.
-    `observed` is set if S3 serves the read because of `cache.mode`.
+    `observed` is set if S3 serves the read because of `cache.mode`. `begun_trace` is a trace that begins here.
     """
 
     request: web.BaseRequest
@@ -80,6 +85,7 @@ class Exchange:
     request_id: str | None = None
     trace: TraceContext | None = None
     span_id: str | None = None
+    begun_trace: str | None = None
     observed: ObservedRead | None = None
     marks: dict[str, float] = field(default_factory=dict)
     places: list[ResourcePlace] = field(default_factory=list)
@@ -91,15 +97,21 @@ class Exchange:
             self.fault += f" ({error.resource})"
         self.failure = origin_failure(error)
 
-    def identify(self) -> RequestTrace:
-        """Name the request: by the id and the trace that it brought, or by a new id. Return what S3 gets of that."""
+    def identify(self, begin_trace: Callable[[], str | None] = _begin_no_trace) -> RequestTrace:
+        """Name the request: by the id and the trace that it brought, or by a new id. Return what S3 gets of that.
+
+        `begin_trace` returns the id of a trace for a request that brought none, if it is sampled.
+        """
         fields = self.request.headers
         self.request_id = request_ids.accepted(fields.get(request_ids.NAME)) or new_request_id()
         # Of several fields with a trace, no one is right. Several fields of its state are one list (section 3.3.1.1).
         parents, states = (fields.getall(name, []) for name in (TRACEPARENT, TRACESTATE))
         self.trace = trace_context.parse(parents[0] if len(parents) == 1 else None, ",".join(states))
         if self.trace is None:
-            return RequestTrace(self.request_id)
+            self.begun_trace = begin_trace()
+            if self.begun_trace is None:
+                return RequestTrace(self.request_id)
+            self.trace = TraceContext(self.begun_trace, trace_context.NO_SPAN, "01")
         self.span_id = secrets.token_hex(8)
         return RequestTrace(self.request_id, self.trace.with_span(self.span_id), self.trace.state)
 

@@ -120,6 +120,8 @@ class Telemetry:
             failure=exchange.failure,
             user=exchange.user,
             span_id=exchange.span_id,
+            trace_id=exchange.begun_trace,
+            is_sampling_decided=True,
             observed=exchange.observed,
         )
         client = shown(exchange.address, request.remote)
@@ -134,6 +136,7 @@ class Telemetry:
             cache=str(exchange.status).removeprefix("bucketfront; "),
             outcome=outcome(exchange.status),
             fault=exchange.fault,
+            is_sampling_decided=True,
         )
         self.add(record, 0, exchange.request.remote or "-", self._clock(), 0.0, self._fields(exchange))
 

@@ -1,0 +1,1 @@
+"""OpenTelemetry traces, with the extra `bucketfront[otel]`. No other room imports OpenTelemetry."""
