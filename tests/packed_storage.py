@@ -122,6 +122,10 @@ class PackedStorage:
         if name in self._slots:
             self._slots[name].is_removed = True
 
+    async def remove_all(self, names: Sequence[str]) -> None:
+        for name in names:
+            await self.remove(name)
+
     async def close_file(self, file: StoredFile) -> None:
         slot = self._slots[file.name]
         assert slot.opened, f"{file.name} was closed more often than it was opened"

@@ -244,7 +244,7 @@ def test_purge_and_stats(run: Run, served: Served) -> None:
     result = run("purge", "/index.html", "/never", "-c", served.config, env=served.environment)
     assert (result.exit_code, result.output) == (0, "1 purged\n")
     result = run("purge", "--soft", "/sample.mp4", "-c", served.config, env=served.environment)
-    assert (result.exit_code, result.output) == (0, "1 purged\n")
+    assert (result.exit_code, result.output) == (0, "1 marked stale\n")
     assert entries() == 2
     result = run("purge", "--prefix", "/", "--json", "-c", served.config, env=served.environment)
     assert (result.exit_code, json.loads(result.output)) == (0, {"purged": 2})
@@ -262,7 +262,7 @@ def test_purge_by_glob_and_all(run: Run, served: Served) -> None:
         fetch(served.clients + path)
     assert purge("--glob", "/hls/**/*.ts") == (0, "0 purged: nothing cached matches\n")
     assert purge("--glob", "*.m3u8", "--dry-run") == (0, "/hls/index.m3u8\n1 would be purged\n")
-    assert purge("--glob", "*.m3u8", "--soft") == (0, "1 purged\n")
+    assert purge("--glob", "*.m3u8", "--soft") == (0, "1 marked stale\n")
     status, listed = purge("--all", "--dry-run", "--json")
     found = json.loads(listed)
     assert (status, found["purged"], found["dry_run"], len(found["objects"])) == (0, 3, True, 3)

@@ -38,7 +38,7 @@ class LargestFirst:
     def resize(self, entry: Entry) -> None:
         pass
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry_id: int) -> None:
         pass
 
     def refresh(self) -> None:

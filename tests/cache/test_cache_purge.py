@@ -152,7 +152,9 @@ async def test_each_object_counts_once(tmp_path: Path, mode: PurgeMode, hot_limi
         await rig.assembly.open_files.cool()
         expected = 10 if wanted.everything else 9
         purged = await rig.cache.purge_selected(wanted, mode)
-        assert (purged.count, len(set(purged.sample))) == (expected, expected)
+        assert purged.count == expected
+        if mode is not PurgeMode.REMOVE:
+            assert len(set(purged.sample)) == expected
 
 
 @pytest.mark.parametrize("hot_limit", [0, 500])
@@ -222,9 +224,10 @@ async def test_rows_that_went_bad_end_no_purge(tmp_path: Path) -> None:
         await filled(rig, PAGE_ENTRIES + 2)
         await rig.close()
     with sqlite3.connect(tmp_path / "index.db") as db:
-        db.execute("UPDATE entries SET file = x'FF' WHERE key < ?", (key(PAGE_ENTRIES).key.encode(),))
+        first = key(PAGE_ENTRIES).key.encode()
+        db.execute("UPDATE entries SET key = CAST(key || x'FF' AS BLOB) WHERE key < ?", (first,))
     async with Rig(tmp_path, origin=rig.origin) as again:
-        assert await again.cache.purge(prefixes=[PREFIX]) == 2
+        assert await again.cache.purge(prefixes=[PREFIX], soft=True) == 2
 
 
 async def test_a_soft_purge_that_the_index_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

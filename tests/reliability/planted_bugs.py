@@ -29,6 +29,7 @@ INDEX = "tests/cache/test_cache_index.py::"
 INTEGRITY = "tests/cache/test_cache_integrity.py::"
 PROBATION = "tests/cache/test_cache_probation.py::"
 PURGE = "tests/cache/test_cache_purge.py::"
+DISCARDS = "tests/cache/test_cache_discard_queue.py::"
 PURGE_TAGS = "tests/cache/test_cache_purge_tags.py::"
 RECOVERY = "tests/cache/test_cache_recovery.py::"
 SOURCE = "tests/cache/test_cache_body_stream.py::"
@@ -147,7 +148,7 @@ BUGS = (
         27,
         "counted-twice",
         "A soft purge counts an entry in memory, and its row in the index as well.",
-        (Edit("bucketfront.cache.upkeep.purge:_Run._cold", "row.id not in self._in_memory", "True"),),
+        (Edit("bucketfront.cache.upkeep.purge:_Run._handle_rows", "row.id not in self._in_memory", "True"),),
         (PURGE + "test_each_object_counts_once",),
     ),
     Bug(
@@ -1732,6 +1733,32 @@ BUGS = (
             ),
         ),
         (CACHE + "test_a_purge_is_complete_when_it_returns",),
+    ),
+    Bug(
+        27,
+        "answered-before-discarded",
+        "The response to a purge of many entries is sent before the index knows them as removed.",
+        (
+            Edit(
+                "bucketfront.cache.upkeep.purge:Purge.finish_discarding",
+                "await self._flusher.flush()",
+                "pass",
+            ),
+        ),
+        (DISCARDS + "test_a_purge_is_complete_before_its_files_are_gone",),
+    ),
+    Bug(
+        17,
+        "freed-before-unlinked",
+        "The bytes of purged entries are given back although their files are still there.",
+        (
+            Edit(
+                "bucketfront.cache.upkeep.discard_queue:DiscardQueue._free",
+                "await self._store.remove_all([row.file for row in rows])",
+                "pass",
+            ),
+        ),
+        (DISCARDS + "test_a_purge_is_complete_before_its_files_are_gone",),
     ),
     Bug(
         27,

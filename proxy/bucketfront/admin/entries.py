@@ -114,12 +114,11 @@ class Entries:
                 continue
             while len(found) < limit:
                 count = min(ENTRIES_PER_TURN, limit - len(found))
-                page = self._cache.entries(place.bucket, place.prefix, last, count)
+                page, last = self._cache.entries(place.bucket, place.prefix, last, count)
                 found += page
                 await asyncio.sleep(0)
-                if len(page) < count:
+                if last is None:
                     break
-                last = page[-1].key
         return found
 
 

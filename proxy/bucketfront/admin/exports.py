@@ -96,7 +96,7 @@ class Exports:
 
     def _shown(self, held: Held) -> Iterator[dict[str, object]]:
         """Yield the object under one of its paths. A pinned version has none, and neither has one without bytes."""
-        if held.key.version is not None or (held.size and not held.spans):
+        if held.key is None or held.key.version is not None or (held.size and not held.spans):
             return
         path = next(iter(self._router.paths(held.key)), None)
         if path is not None:

@@ -40,6 +40,7 @@ from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import NEVER_VALIDATED
 from bucketfront.cache.storage.storage import Storage
+from bucketfront.cache.upkeep.discard_queue import DiscardQueue
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.flusher import Flusher
 from bucketfront.cache.upkeep.open_files import OpenFiles
@@ -109,6 +110,7 @@ class CacheAssembly:
     lookups: Lookups
     fetch_context: FetchContext
     disposal: Disposal
+    discards: DiscardQueue
     flusher: Flusher
     space: SpaceReservation
     open_files: OpenFiles
@@ -136,6 +138,7 @@ class CacheAssembly:
         await self.fetch_context.tasks.close()
         await self.purges.running.wait()
         await self.disposal.finish()
+        await self.discards.finish()
         if not self.store.ownership.is_held:
             return
         await self.flusher.flush()
@@ -170,7 +173,10 @@ def assemble(
     stats, counters, integrity = FetchStats(options.read_ahead_limit), Counters(), Integrity()
     disposal = Disposal(entries, storage)
     flusher = Flusher(index, entries, disposal, storage, is_durable=options.is_durable)
-    space = SpaceReservation(entries, disposal, storage, flush=flusher.flush, promised=lambda: stats.reserved)
+    discards = DiscardQueue(entries, index, storage, flusher.flush)
+    space = SpaceReservation(
+        entries, disposal, discards, storage, flush=flusher.flush, promised=lambda: stats.reserved
+    )  # fmt: skip
     open_files = OpenFiles(entries, disposal, storage, space, flusher.flush)
     fetch_context = FetchContext(
         origin=origin, store=storage, entries=entries, stats=stats, space=space,
@@ -184,8 +190,9 @@ def assemble(
     lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)
     readers = ReaderContext(fetch_context, clock, counters)
     purges = Purge(
-        entries=entries, index=index, disposal=disposal, lookups=lookups, negative_cache=negative_cache,
-        flush=flusher.flush, tag_fields=options.tag_fields, is_durable=options.is_durable, ownership=store.ownership,
+        entries=entries, index=index, disposal=disposal, discards=discards, lookups=lookups,
+        negative_cache=negative_cache, flusher=flusher, tag_fields=options.tag_fields, is_durable=options.is_durable,
+        ownership=store.ownership,
     )  # fmt: skip
     flow = LookupFlow(
         fetch_context=fetch_context, lookups=lookups, negative_cache=negative_cache, disposal=disposal,
@@ -199,15 +206,15 @@ def assemble(
         upload_shares=Shares(options.max_size, options.share_of_one, RESERVED_UPLOADS_PART), flush=flusher.flush,
     )  # fmt: skip
     housekeeper = Housekeeper(
-        entries=entries, store=store, index=index, flusher=flusher, space=space, open_files=open_files,
-        clock=clock, idle_timeout=options.idle_timeout, min_free=options.min_free,
+        entries=entries, store=store, index=index, flusher=flusher, space=space, discards=discards,
+        open_files=open_files, clock=clock, idle_timeout=options.idle_timeout, min_free=options.min_free,
     )  # fmt: skip
     scrubber = Scrubber(
         index=index, fetch_context=fetch_context, open_files=open_files, counters=counters, clock=monotonic
     )
     return CacheAssembly(
-        cache, clock, store, index, entries, lookups, fetch_context, disposal, flusher, space, open_files, purges,
-        housekeeper, scrubber,
+        cache, clock, store, index, entries, lookups, fetch_context, disposal, discards, flusher, space, open_files,
+        purges, housekeeper, scrubber,
     )  # fmt: skip
 
 

@@ -267,11 +267,15 @@ class Cache:
     def newest(self, limit: int, before: tuple[float, int] | None = None) -> list[Held]:
         """Return what is held by last access, the newest first, and only what is behind the place `before`.
 
+        Entries that were removed a short while ago are among them, without their key.
+
         A use between two calls moves an entry to the front, so that a later page does not have it. Raises StoreError.
         """
-        return [self._held(accessed_at, entry) for accessed_at, entry in self._entries.newest(limit, before)]
+        return [self._held(*found) for found in self._entries.newest(limit, before)]
 
-    def _held(self, accessed_at: float, entry: Entry) -> Held:
+    def _held(self, accessed_at: float, entry_id: int, entry: Entry | None) -> Held:
+        if entry is None:
+            return Held(entry_id, None, 0, (), is_complete=False, accessed_at=accessed_at, uses=0)
         size, block_size = entry.metadata.size, self._fetch_context.block_size
         runs = blocks.first_runs(entry.present, MAX_SPANS)
         spans = tuple(blocks.span_of(range(start, stop), size, block_size) for start, stop in runs)
@@ -337,9 +341,9 @@ class Cache:
     async def purge_selected(self, selection: PurgeSelection, mode: PurgeMode) -> Purged:
         """Remove the selected entries, mark them stale, or only count them.
 
-        When it returns, the files of removed entries are unlinked and the index knows which ones are stale, so a purge
-        survives a restart (docs/invariants.md#admin-is-apart). Raises StoreError if the disk fails, after it cleared
-        the memory.
+        When it returns, the index knows which entries are removed or stale, so a purge survives a restart
+        (docs/invariants.md#admin-is-apart). The files of removed entries are unlinked, or will be if there are many:
+        see `cache.upkeep.discard_queue`. Raises StoreError if the disk fails, after it cleared the memory.
         """
         return await self._purges.purge(selection, mode)
 
@@ -353,10 +357,14 @@ class Cache:
         """Return what the cache knows of a key. Changes nothing. Raises StoreError if the index fails."""
         return self._views.of_key(key)
 
-    def entries(self, bucket: str, prefix: str, after: ObjectKey | None, limit: int) -> Sequence[EntryView]:
+    def entries(
+        self, bucket: str, prefix: str, after: ObjectKey | None, limit: int
+    ) -> tuple[Sequence[EntryView], ObjectKey | None]:
         """Return entries below a prefix in the order of their keys, only those behind `after`, at most `limit`.
 
-        It takes up to 50 us for each. Raises StoreError if the index fails.
+        The second value is the key behind which the next page begins, None at the end. While the files of a large
+        purge are removed, pages may have fewer entries than `limit`. It takes up to 50 us for each. Raises StoreError
+        if the index fails.
         """
         return self._views.below(bucket, prefix, after, limit)
 

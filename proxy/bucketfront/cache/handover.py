@@ -53,6 +53,7 @@ async def _hand_over(assembly: CacheAssembly, forward: Forward) -> None:
     await assembly.open_files.finish()
     await assembly.store.settle()
     await assembly.disposal.finish()
+    await assembly.discards.finish()
     await assembly.flusher.flush()
     await _close(assembly)
     assembly.store.folder.close()

@@ -10,14 +10,16 @@ MAX_SPANS = 100  # as many as a Range header may have
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One entry. `spans` are the first MAX_SPANS runs of bytes that are present, and `size` is that of the object.
+    """One entry. `key` is None if it was removed.
+
+    `spans` are the first MAX_SPANS runs of bytes that are present, and `size` is that of the object.
 
     `accessed_at` is the last access that the index knows, in seconds since the epoch. `uses` are the requests after the
     first one that memory knows, of which it counts few.
     """
 
     id: int
-    key: ObjectKey
+    key: ObjectKey | None
     size: int
     spans: tuple[Span, ...]
     is_complete: bool

@@ -13,6 +13,7 @@ from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.folder import FoundFile
 from bucketfront.cache.storage.index import Index
+from bucketfront.cache.upkeep.discard_queue import DiscardQueue
 from bucketfront.cache.upkeep.flusher import Flusher
 from bucketfront.cache.upkeep.open_files import OpenFiles
 from bucketfront.cache.upkeep.space_reservation import SpaceReservation
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Housekeeper:
-    """Three tasks: one runs a step each second, the others remove stray files and tag old rows after the start.
+    """Four tasks: one runs a step each second, one removes stray files, one purged ones, and one tags old rows.
 
     Entries that were not used for `idle_timeout` seconds of `clock`, the cache's clock, are removed. `min_free` returns
     the bytes to keep free on a disk of a given size.
@@ -43,6 +44,7 @@ class Housekeeper:
         index: Index,
         flusher: Flusher,
         space: SpaceReservation,
+        discards: DiscardQueue,
         open_files: OpenFiles,
         clock: Clock,
         idle_timeout: float,
@@ -53,6 +55,7 @@ class Housekeeper:
         self._index = index
         self._flusher = flusher
         self._space = space
+        self._discards = discards
         self._open_files = open_files
         self._clock = clock
         self._idle_timeout = idle_timeout
@@ -68,6 +71,7 @@ class Housekeeper:
     def start(self) -> None:
         self._tasks.start(self._run(), name="housekeeper")
         self._tasks.start(self._sweep_all(), name="sweep")
+        self._tasks.start(self._discards.run(), name="discarded entries")
         self._tasks.start(self._tag_rows(), name="tags of old rows")
 
     async def stop(self) -> None:
@@ -107,6 +111,8 @@ class Housekeeper:
 
     async def _remove_idle(self) -> None:
         removed = 0
+        if len(self._discards):
+            return  # the oldest rows may be of purged entries, and no turn may go through many of them
         while idle := self._entries.evict_idle(self._clock.ago(self._idle_timeout)):
             removed += len(idle)
             await self._space.unlink_evicted(idle)
@@ -127,6 +133,8 @@ class Housekeeper:
         await self.measure()
         budget = self._entries.budget
         over, files_over, removed = -budget.available, -budget.available_files, 0
+        while budget.is_overdrawn and await self._space.free_discarded():
+            pass
         while budget.is_overdrawn and (victims := self._entries.evict(-budget.available, -budget.available_files)):
             removed += len(victims)
             await self._space.unlink_evicted(victims)
@@ -142,6 +150,7 @@ class Housekeeper:
         """
         while True:
             try:
+                await self._discards.empty()  # else the sweep takes files of purged entries for stray ones
                 await self.sweep()
             except StoreError as error:
                 log.info("the sweep is begun again in a while: %s", error)

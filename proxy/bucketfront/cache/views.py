@@ -16,7 +16,7 @@ from bucketfront.cache.fetch.fill import Fill
 from bucketfront.cache.fetch.fill_view import MAX_RUNS, FillView
 from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.storage import blocks
-from bucketfront.cache.storage.records import NEVER_VALIDATED, encode_key
+from bucketfront.cache.storage.records import NEVER_VALIDATED, decode_key, encode_key
 from bucketfront.http.freshness import Freshness
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
@@ -117,14 +117,18 @@ class Views:
             removal=self._entries.removals.last(key),
         )
 
-    def below(self, bucket: str, prefix: str, after: ObjectKey | None, limit: int) -> Sequence[EntryView]:
+    def below(
+        self, bucket: str, prefix: str, after: ObjectKey | None, limit: int
+    ) -> tuple[Sequence[EntryView], ObjectKey | None]:
         """Return the entries below a prefix in the order of their keys, only those behind `after`, at most `limit`.
 
-        Raises StoreError if the index fails.
+        The second value is the key behind which the next page begins, None at the end. Raises StoreError if the index
+        fails.
         """
         now = self._clock()
         start = b"" if after is None else encode_key(after)
-        return [self._of_entry(entry, now) for entry in self._entries.page(bucket, prefix, start, limit)]
+        found, last = self._entries.page(bucket, prefix, start, limit)
+        return [self._of_entry(entry, now) for entry in found], None if last is None else decode_key(bucket, last)
 
     def _of_entry(self, entry: Entry, now: float) -> EntryView:
         return EntryView(

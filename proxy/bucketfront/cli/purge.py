@@ -48,7 +48,7 @@ def purge(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Remove PATHS from the cache of the running proxy. Prints how many objects it removed.
+    """Remove PATHS from the cache of the running proxy. Prints how many objects it removed or marked stale.
 
     In a file, empty lines and lines that begin with # do not count. A line that names no object is reported with its
     number, and the others are purged; the exit status is 1 then.
@@ -65,7 +65,7 @@ def purge(
         outcome.add(call_admin(settings, "POST", "/api/v1/purge", selected | flags, timeout=TIMEOUT_S))
     if file is not None:
         _purge_file(settings, file, flags, outcome)
-    _print(outcome, dry_run=dry_run, as_json=as_json)
+    _print(outcome, soft=soft, dry_run=dry_run, as_json=as_json)
     if outcome.bad_count:
         sys.exit(FAILED)
 
@@ -107,20 +107,28 @@ class _Outcome:
 
 def _purge_file(settings: "Settings", file: TextIO, flags: dict[str, bool], outcome: _Outcome) -> None:
     is_terminal = sys.stderr.isatty()
-    for first, last, paths in _batches(settings, file, outcome):
+    # What is not removed would count again in a later batch.
+    seen = set[str]() if any(flags.values()) else None
+    done = "marked stale" if flags["soft"] else "purged"
+    for first, last, paths in _batches(settings, file, outcome, seen):
         try:
             outcome.add(call_admin(settings, "POST", "/api/v1/purge", {"paths": paths, **flags}, timeout=TIMEOUT_S))
         except SystemExit:
             click.echo(f"stopped at the lines {first} to {last}; those before are done", err=True)
             raise
         if is_terminal:
-            click.echo(f"\r{last} lines, {outcome.purged} purged", nl=False, err=True)
+            click.echo(f"\r{last} lines, {outcome.purged} {done}", nl=False, err=True)
     if is_terminal:
         click.echo("", err=True)
 
 
-def _batches(settings: "Settings", file: TextIO, outcome: _Outcome) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield the paths of a file in batches, each with the numbers of its first and last line."""
+def _batches(
+    settings: "Settings", file: TextIO, outcome: _Outcome, seen: set[str] | None
+) -> Iterator[tuple[int, int, list[str]]]:
+    """Yield the paths of a file in batches, each with the numbers of its first and last line.
+
+    Paths in `seen` are skipped, and those that are yielded come into it.
+    """
     from bucketfront.admin.purge_paths import PurgePaths
     from bucketfront.errors import BadPath, NoSuchMount
 
@@ -135,6 +143,10 @@ def _batches(settings: "Settings", file: TextIO, outcome: _Outcome) -> Iterator[
         except (BadPath, NoSuchMount) as error:
             outcome.add_bad(last, str(error))
             continue
+        if seen is not None:
+            if path in seen:
+                continue
+            seen.add(path)
         batch.append(path)
         if len(batch) == BATCH_PATHS:
             yield first, last, batch
@@ -143,7 +155,7 @@ def _batches(settings: "Settings", file: TextIO, outcome: _Outcome) -> Iterator[
         yield first, last, batch
 
 
-def _print(outcome: _Outcome, *, dry_run: bool, as_json: bool) -> None:
+def _print(outcome: _Outcome, *, soft: bool, dry_run: bool, as_json: bool) -> None:
     if as_json:
         shown: dict[str, Any] = {"purged": outcome.purged}
         if dry_run:
@@ -158,7 +170,8 @@ def _print(outcome: _Outcome, *, dry_run: bool, as_json: bool) -> None:
         if dry_run and outcome.purged > len(outcome.objects):
             click.echo(f"... and {outcome.purged - len(outcome.objects)} more")
         nothing = "" if outcome.purged else ": nothing cached matches"
-        click.echo(f"{outcome.purged} {'would be ' if dry_run else ''}purged{nothing}")
+        done = "marked stale" if soft else "purged"
+        click.echo(f"{outcome.purged} {'would be ' if dry_run else ''}{done}{nothing}")
     for bad in outcome.bad_lines:
         click.echo(f"line {bad['line']}: {bad['error']}", err=True)
     if outcome.bad_count > len(outcome.bad_lines):

@@ -18,7 +18,14 @@ from bucketfront.cache.entries.pending_changes import PendingChanges
 from bucketfront.cache.entries.removals import Reason, RemovalReason, Removals, StorageRefusal
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.index import Index
-from bucketfront.cache.storage.records import NEVER_VALIDATED, Changes, Outline, Row, encode_key
+from bucketfront.cache.storage.records import (
+    NEVER_VALIDATED,
+    Changes,
+    DiscardedRow,
+    Outline,
+    Row,
+    encode_key,
+)
 from bucketfront.cache.storage.storage import StoredFile
 from bucketfront.errors import StoreError
 from bucketfront.http.freshness import Basis, Freshness
@@ -27,6 +34,9 @@ from bucketfront.http.ranges import Span
 from bucketfront.keys import ObjectKey
 
 PAGE_ENTRIES = 64  # in one turn of the event loop (docs/invariants.md#eviction-is-safe-and-bounded)
+DISCARDED_AT_ONCE = 10_000  # ids of discarded entries, in one read at the start
+MAX_UNWRITTEN = 50_000  # discarded entries that the index does not know yet, before a flush is due
+MAX_SCANNED = 1000  # rows in one call, whether they are entries or were removed
 _STALE = Freshness(0.0, must_revalidate=True, basis=Basis.UNKNOWN)
 
 log = logging.getLogger(__name__)
@@ -83,6 +93,9 @@ class EntryTable:
         used, self._count = self._index.totals()
         self._budget.take(used)
         self._cold_bytes = used
+        for ids in self._index.discarded_ids(DISCARDED_AT_ONCE):
+            self._pending.discarded.update(ids)
+        self._count -= self._index.count_discarded()
         self._trusted_since = max(self._trusted_since, self._index.trusted_from)
 
     def remove_all(self) -> list[Entry]:
@@ -106,7 +119,7 @@ class EntryTable:
             entry.become(EntryState.RELEASED)
             entry.revoke()
             for order in self._orders:
-                order.remove(entry)
+                order.remove(entry.id)
             self._pending.remove(entry)
         self._hot.clear()
         self._drop_index()
@@ -174,45 +187,54 @@ class EntryTable:
     def _read(self, key: ObjectKey) -> Entry | None:
         """Return the entry of `key` that the index has."""
         row = self._index.load(key)
-        return None if row is None or row.id in self._pending.tombstones else self._from_row(row)
+        return None if row is None or self._pending.is_removed(row.id) else self._from_row(row)
 
-    def newest(self, limit: int, before: tuple[float, int] | None) -> list[tuple[float, Entry]]:
+    def newest(self, limit: int, before: tuple[float, int] | None) -> list[tuple[float, int, Entry | None]]:
         """Return entries by their last access in the index, the newest first, and only those behind `before`.
 
-        Each comes with that access. `before` is the time of an access and an id. The entries are only to be looked at,
-        and removed ones are among them. Raises StoreError.
+        Each comes with that access and its id. It is None if it was removed. `before` is the time of an access and an
+        id. The entries are only to be looked at. Raises StoreError.
         """
-        found = [(row, self._hot.get(row.key)) for row in self._index.newest(limit, before)]
-        return [
-            (row.accessed_at, hot if hot is not None and hot.id == row.id else self._from_row(row))
-            for row, hot in found
-        ]
+        found: list[tuple[float, int, Entry | None]] = []
+        for row in self._index.newest(limit, before):
+            hot = self._hot.get(row.key)
+            entry = hot if hot is not None and hot.id == row.id else self._from_row(row)
+            found.append((row.accessed_at, row.id, None if self._pending.is_removed(row.id) else entry))
+        return found
 
     def _from_row(self, row: Row) -> Entry:
         entry = Entry.from_row(row, _STALE, self._index.epoch)
         self._decide(entry)
         return entry
 
-    def page(self, bucket: str, prefix: str, after: bytes, limit: int) -> list[Entry]:
+    def page(self, bucket: str, prefix: str, after: bytes, limit: int) -> tuple[list[Entry], bytes | None]:
         """Return entries below a prefix in the order of their encoded keys, only those behind `after`.
 
-        They are at most `limit`, and fewer only at the end. Entries that are not in memory are copies for reading, as
-        with `peek`, and without their blocks. Raises StoreError.
+        They are at most `limit`. The second value is where the next page begins, None at the end. Fewer than `limit`
+        come before the end if many rows are of removed entries. Entries that are not in memory are copies for reading,
+        as with `peek`, and without their blocks. Raises StoreError.
         """
         found: dict[bytes, Entry] = {}
-        last = after
-        while len(found) < limit and (rows := self._index.with_prefix(bucket, prefix, last, limit - len(found))):
+        last, scanned = after, 0
+        while len(found) < limit and scanned < MAX_SCANNED:
+            rows = self._index.with_prefix(bucket, prefix, last, limit - len(found))
+            if not rows:
+                break
+            scanned += len(rows)
             last = encode_key(rows[-1].key)
             for row in rows:
-                if row.id not in self._pending.tombstones:
+                if not self._pending.is_removed(row.id):
                     found[encode_key(row.key)] = self.hot(row.key) or self._from_row(row)
-        is_full = len(found) >= limit
+        is_full = len(found) >= limit or scanned >= MAX_SCANNED
         for entry in self._pending.unflushed():  # the index may not have them yet
             name = encode_key(entry.key)
             is_within = entry.key.bucket == bucket and entry.key.key.startswith(prefix)
             if is_within and name > after and not (is_full and name > last) and self.hot(entry.key) is entry:
                 found[name] = entry
-        return [found[name] for name in sorted(found)[:limit]]
+        names = sorted(found)[:limit]
+        if len(names) == limit:
+            last = names[-1]
+        return [found[name] for name in names], last if is_full or len(names) == limit else None
 
     def expire_on_load(self, key: ObjectKey) -> None:
         """Make an entry stale once the index is readable again, because a purge of `key` could not find it."""
@@ -430,9 +452,48 @@ class EntryTable:
         elif was_published:
             self._cold_bytes -= entry.bytes
         for order in self._orders:
-            order.remove(entry)
+            order.remove(entry.id)
         self._pending.remove(entry)
         self._count -= entry.file_name is not None
+
+    def discard(self, ids: set[int]) -> tuple[int, list[Entry]]:
+        """Let no lookup find these entries any more, which a purge removes. `free_discarded` follows for each.
+
+        Returns how many those are, and those in memory, which stay: the caller removes them with `remove`.
+        """
+        hot = [entry for entry in self._hot.values() if entry.id in ids]
+        count = self._pending.discard(ids.difference(entry.id for entry in hot))
+        self._count -= count
+        return count, hot
+
+    @property
+    def discarded(self) -> int:
+        """Return the number of discarded entries whose files are still there."""
+        return len(self._pending.discarded)
+
+    def is_gone(self, entry_id: int) -> bool:
+        """Return whether an entry is removed, or to be removed because its row went bad, although it has a row."""
+        return self._pending.is_removed(entry_id) or entry_id in self._index.corrupt
+
+    @property
+    def wants_writing(self) -> bool:
+        """Return whether so many entries are discarded that a flush is due."""
+        return self._pending.unwritten >= MAX_UNWRITTEN
+
+    def free_discarded(self, ids: Iterable[int], rows: Iterable[DiscardedRow]) -> None:
+        """Give the bytes of discarded entries back, because their files are unlinked and the index has forgotten them.
+
+        `rows` are those of the `ids` that decode. If all entries were lost meanwhile, their bytes were given back.
+        """
+        known = [row for row in rows if row.id in self._pending.discarded]
+        for entry_id in ids:
+            self._pending.discarded.discard(entry_id)
+        for row in known:
+            self._budget.give_back(row.bytes)
+            self._cold_bytes -= row.bytes
+            self.removals.removed(row.key, RemovalReason.PURGED, row.stored_at, row.accessed_at)
+            for order in self._orders:
+                order.remove(row.id)
 
     def free_space(self, entry: Entry) -> None:
         """Give the bytes of an entry back, because its file is unlinked and closed."""
@@ -496,7 +557,7 @@ class EntryTable:
 
         Returns None if it was removed, and the index does not know it yet.
         """
-        if row.id in self._pending.tombstones or row.id in self._index.corrupt:
+        if self.is_gone(row.id):
             return None
         hot = self._hot.get(row.key)
         return hot if hot is not None and hot.id == row.id else Entry.from_outline(row, self._index.epoch)
@@ -543,7 +604,7 @@ class EntryTable:
 
     def changes(self) -> Changes:
         """Return the changes to flush. The caller reports their end with `flushed` or `not_flushed`."""
-        self._pending.tombstones |= self._index.corrupt
+        self._pending.tombstones |= {entry for entry in self._index.corrupt if entry not in self._pending.discarded}
         self._index.corrupt.clear()
         return self._pending.begin()
 

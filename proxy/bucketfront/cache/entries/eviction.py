@@ -39,7 +39,7 @@ class EvictionPolicy(Protocol):
     def resize(self, entry: Entry) -> None:
         """Note that `bytes` of an entry in memory changed."""
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry_id: int) -> None:
         """Note that an entry was removed, whether the policy named it or not."""
 
     def refresh(self) -> None:
@@ -106,7 +106,7 @@ class LeastRecentlyUsed:
     def resize(self, entry: Entry) -> None:
         pass
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry_id: int) -> None:
         pass  # a record without an entry is dropped when its turn comes
 
     def refresh(self) -> None:

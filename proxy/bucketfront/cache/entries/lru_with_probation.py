@@ -26,8 +26,8 @@ class LruWithProbation:
     def resize(self, entry: Entry) -> None:
         self._probation.queue.resize(entry)
 
-    def remove(self, entry: Entry) -> None:
-        self._probation.queue.discard(entry.id)
+    def remove(self, entry_id: int) -> None:
+        self._probation.queue.discard(entry_id)
 
     def refresh(self) -> None:
         pass  # the order of last accesses has its own call

@@ -5,9 +5,11 @@ A flush takes them with `begin`, writes them while entries go on changing, and r
 """
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from itertools import chain
 
 from bucketfront.cache.entries.entry import Entry, EntryState
+from bucketfront.cache.entries.id_set import IdSet
 from bucketfront.cache.storage.records import Changes
 
 MAX_TOMBSTONES = 256  # removed rows in the index before a flush is due: more at once would make its WAL large
@@ -22,15 +24,26 @@ class PendingChanges:
         self.touched: dict[int, float] = {}  # last accesses by entry, in seconds since the epoch
         self.tombstones: set[int] = set()  # removed entries whose rows the index still has
         self.expired: set[int] = set()  # entries that a purge made stale, whose rows do not show it yet
+        self.discarded = IdSet()  # removed entries whose rows and files the index has until their turn comes
+        self._unwritten: list[int] = []  # those of them that the index does not know as discarded yet
 
     @property
     def wants_flush(self) -> bool:
         """Return whether a flush is due because the index still has MAX_TOMBSTONES removed rows."""
         return len(self.tombstones) > MAX_TOMBSTONES
 
+    @property
+    def unwritten(self) -> int:
+        """Return the number of discarded entries that the index does not know as such yet."""
+        return len(self._unwritten)
+
+    def is_removed(self, entry_id: int) -> bool:
+        """Return whether an entry is removed, although the index has its row."""
+        return entry_id in self.tombstones or entry_id in self.discarded
+
     def is_current(self, entry_id: int) -> bool:
         """Return whether the row of an entry may be used: it is not removed, and its last access is flushed."""
-        return entry_id not in self.tombstones and entry_id not in self.touched
+        return not self.is_removed(entry_id) and entry_id not in self.touched
 
     def has(self, entry: Entry) -> bool:
         """Return whether the entry has changes that must stay in memory."""
@@ -53,9 +66,23 @@ class PendingChanges:
         if entry.file_name is not None:
             self.tombstones.add(entry.id)
 
+    def discard(self, ids: AbstractSet[int]) -> int:
+        """Remove entries that are not in memory, and have the index know them as discarded with the next flush.
+
+        Returns how many of them were not removed before.
+        """
+        new = self.discarded.update(ids - self.tombstones)
+        self._unwritten += new
+        self.expired.difference_update(new)
+        for entry_id in self.touched.keys() & ids:
+            del self.touched[entry_id]
+        return len(new)
+
     def clear(self) -> None:
         """Forget removed rows and accesses, because the index was deleted."""
         self.tombstones.clear()
+        self.discarded.clear()
+        self._unwritten.clear()
         self.expired.clear()
         self.touched.clear()
 
@@ -69,7 +96,9 @@ class PendingChanges:
             touched=tuple((at, entry_id) for entry_id, at in self.touched.items()),
             removed=tuple(self.tombstones),
             expired=tuple(self.expired),
+            discarded=tuple(self._unwritten),
         )
+        self._unwritten.clear()
         self.touched.clear()
         for entry in entries:
             del self._changed[entry.id]
@@ -96,6 +125,7 @@ class PendingChanges:
             self._changed.setdefault(entry_id, entry)
         for at, entry_id in changes.touched:
             self.touched.setdefault(entry_id, at)
+        self._unwritten += changes.discarded
 
     def _end_flush(self) -> dict[int, Entry]:
         """Return the entries of the flush that were not removed meanwhile, by id."""

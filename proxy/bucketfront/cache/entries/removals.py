@@ -135,15 +135,16 @@ class Removals:
     def __len__(self) -> int:
         return len(self._last)
 
-    def removed(self, key: ObjectKey, reason: RemovalReason, stored_at: float, accessed_at: float) -> None:
-        """Note that an entry was removed. Times are in seconds since the epoch."""
+    def removed(self, key: ObjectKey | None, reason: RemovalReason, stored_at: float, accessed_at: float) -> None:
+        """Note that an entry was removed. Times are in seconds since the epoch. Without a key, it is only counted."""
         now = self._clock()
         age, idle = max(0.0, now - stored_at), max(0.0, now - accessed_at)
         tally = self._removed[reason]
         tally.count += 1
         tally.ages.add(age)
         tally.idles.add(idle)
-        self._remember(key, Removal(reason, now, age, idle))
+        if key is not None:
+            self._remember(key, Removal(reason, now, age, idle))
 
     def refused(self, key: ObjectKey, reason: StorageRefusal) -> None:
         """Note that an object was not stored."""

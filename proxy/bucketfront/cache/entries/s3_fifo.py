@@ -39,9 +39,9 @@ class S3Fifo:
         self._small.resize(entry)
         self._main.resize(entry)
 
-    def remove(self, entry: Entry) -> None:
-        self._small.discard(entry.id)
-        self._main.discard(entry.id)
+    def remove(self, entry_id: int) -> None:
+        self._small.discard(entry_id)
+        self._main.discard(entry_id)
 
     def refresh(self) -> None:
         pass

@@ -211,6 +211,20 @@ class FileStorage:
     def _remove(self, name: str) -> None:
         self.folder.unlink(name)
 
+    async def remove_all(self, names: Sequence[str]) -> None:
+        self.ownership.require()
+        await self._run(self._remove_all, names)
+
+    def _remove_all(self, names: Sequence[str]) -> None:
+        failure: OSError | None = None
+        for name in names:
+            try:
+                self.folder.unlink(name)
+            except OSError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
     async def close_file(self, file: StoredFile) -> None:
         """Close the file once all pending calls on it have finished.
 

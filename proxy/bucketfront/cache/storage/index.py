@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from bucketfront.cache.storage import records, schema
-from bucketfront.cache.storage.records import Changes, Outline, Page, Row
+from bucketfront.cache.storage.records import Changes, DiscardedRow, Outline, Page, Row, RowName
 from bucketfront.errors import IndexTooNew, StoreError
 from bucketfront.http.cache_tags import TagFields
 from bucketfront.keys import ObjectKey
@@ -337,38 +337,102 @@ class Index:
         )
         return next(self._outlines(found), None)
 
-    def below(self, bucket: str, prefix: str, limit: int) -> Iterator[list[Outline]]:
+    def below(self, bucket: str, prefix: str, limit: int) -> Iterator[list[RowName]]:
         """Yield the entries whose key begins with `prefix` in pages, in the order of the keys' bytes.
 
         Each page is read when it is needed, so the caller may change the index meanwhile. Raises StoreError.
         """
         start, beyond = _bounds(prefix)
-        after = b""
+        is_behind, after = ">=", start
         while found := self._read(
-            f"SELECT {records.OUTLINE_COLUMNS} FROM entries"  # noqa: S608 - constants
-            " WHERE origin = ? AND bucket = ? AND key >= ? AND key > ? AND key < ? ORDER BY key LIMIT ?",
-            (self._origin, bucket, start, after, beyond, limit),
+            "SELECT id, bucket, key FROM entries"  # noqa: S608 - two constants
+            f" WHERE origin = ? AND bucket = ? AND key {is_behind} ? AND key < ? ORDER BY key LIMIT ?",
+            (self._origin, bucket, after, beyond, limit),
         ):
-            after = found[-1][2]
-            yield list(self._outlines(found))
+            is_behind, after = ">", found[-1][2]
+            yield self._names(found)
 
-    def all_outlines(self, limit: int) -> Iterator[list[Outline]]:
+    def ids_below(self, bucket: str, prefix: str, limit: int) -> Iterator[list[int]]:
+        """Yield what `below` does, the ids alone, also those of rows that do not decode."""
+        start, beyond = _bounds(prefix)
+        is_behind, after = ">=", start
+        while found := self._read(
+            "SELECT id, key FROM entries"  # noqa: S608 - two constants
+            f" WHERE origin = ? AND bucket = ? AND key {is_behind} ? AND key < ? ORDER BY key LIMIT ?",
+            (self._origin, bucket, after, beyond, limit),
+        ):
+            is_behind, after = ">", found[-1][1]
+            yield [entry for entry, _ in found]
+
+    def all_names(self, limit: int) -> Iterator[list[RowName]]:
         """Yield the entries of all origins in pages, as `below` does."""
-        after = 0
-        while found := self._read(
-            f"SELECT {records.OUTLINE_COLUMNS} FROM entries WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608 - constants
-            (after, limit),
-        ):
-            after = found[-1][0]
-            yield list(self._outlines(found))
+        for found in self._all(limit):
+            yield self._names([values[:3] for values in found])
 
-    def tagged(self, tag: str, others: Sequence[str], limit: int) -> Iterator[list[Outline]]:
+    def all_ids(self, limit: int) -> Iterator[list[int]]:
+        """Yield what `all_names` does, the ids alone, also those of rows that do not decode."""
+        for found in self._all(limit):
+            yield [values[0] for values in found]
+
+    def _all(self, limit: int) -> Iterator[list[tuple[Any, ...]]]:
+        after: tuple[object, ...] = ("", "", b"")
+        while found := self._read(
+            "SELECT id, bucket, key, origin FROM entries WHERE (origin, bucket, key) > (?, ?, ?)"
+            " ORDER BY origin, bucket, key LIMIT ?",
+            (*after, limit),
+        ):
+            after = (found[-1][3], *found[-1][1:3])
+            yield found
+
+    def discarded_ids(self, limit: int) -> Iterator[list[int]]:
+        """Yield the ids of discarded entries in pages. Raises StoreError."""
+        after = 0
+        while found := self._read("SELECT entry FROM discarded WHERE entry > ? ORDER BY entry LIMIT ?", (after, limit)):
+            after = found[-1][0]
+            yield [entry for (entry,) in found]
+
+    def count_discarded(self) -> int:
+        """Return the number of discarded entries that have a row. Raises StoreError."""
+        count: int = self._read("SELECT count(*) FROM discarded WHERE file IS NULL", ())[0][0]
+        return count
+
+    def discarded(self, limit: int) -> tuple[list[int], list[DiscardedRow]]:
+        """Return the ids of the first discarded entries, and those of them that decode. Raises StoreError."""
+        found = self._read(
+            "SELECT discarded.entry, bucket, key, coalesce(entries.file, discarded.file),"
+            " coalesce(entries.bytes, discarded.bytes), coalesce(entries.stored_at, discarded.stored_at),"
+            " coalesce(entries.accessed_at, discarded.accessed_at)"
+            " FROM discarded LEFT JOIN entries ON entries.id = discarded.entry"
+            " ORDER BY discarded.entry LIMIT ?",
+            (limit,),
+        )
+        rows: list[DiscardedRow] = []
+        for values in found:
+            with suppress(*records.DECODE_ERRORS):  # it goes without its file, which the next sweep removes
+                rows.append(records.decode_discarded(values))
+        return [values[0] for values in found], rows
+
+    def discarded_bytes(self) -> dict[str, int]:
+        """Return the bytes charged for the files of discarded entries without a row, by file. Raises StoreError."""
+        return dict(self._read("SELECT file, bytes FROM discarded WHERE file IS NOT NULL", ()))
+
+    async def forget(self, discarded: Sequence[int]) -> None:
+        """Remove discarded entries, whose files are gone. Raises StoreError."""
+        await self._in_thread(lambda: self._forget(discarded))
+
+    def _forget(self, discarded: Sequence[int]) -> None:
+        if self._writer is None:
+            raise StoreError("the cache index could not be made anew")
+        with self._transaction(self._writer) as cursor:
+            cursor.executemany("DELETE FROM entries WHERE id = ?", ((entry,) for entry in discarded))
+            cursor.executemany("DELETE FROM discarded WHERE entry = ?", ((entry,) for entry in discarded))
+
+    def tagged(self, tag: str, others: Sequence[str], limit: int) -> Iterator[list[RowName]]:
         """Yield the entries of all origins with `tag` and none of the `others` in pages, as `below` does."""
-        columns = ", ".join(f"entries.{name}" for name in records.OUTLINE_COLUMNS.split(", "))
         marks = ", ".join("?" * len(others))
         after = 0
         while found := self._read(
-            f"SELECT {columns} FROM tags CROSS JOIN entries ON entries.id = tags.entry"  # noqa: S608 - constants
+            "SELECT id, bucket, key FROM tags CROSS JOIN entries ON entries.id = tags.entry"
             " WHERE tags.tag = ? AND tags.entry > ? ORDER BY tags.entry LIMIT ?",
             (tag, after, limit),
         ):
@@ -380,7 +444,7 @@ class Index:
                 )
                 skipped = {entry for (entry,) in known}
                 found = [values for values in found if values[0] not in skipped]
-            yield list(self._outlines(found))
+            yield self._names(found)
 
     def with_prefix(self, bucket: str, prefix: str, after: bytes, limit: int) -> list[Row]:
         """Return entries whose key begins with `prefix` and comes after `after`, in the order of the keys' bytes."""
@@ -484,7 +548,13 @@ class Index:
         if writer is None:
             raise StoreError("the cache index could not be made anew")
         with self._transaction(writer) as cursor:
+            # The files of these are removed elsewhere, and so no discarded entry is left of them.
+            cursor.executemany("DELETE FROM discarded WHERE entry = ?", ((entry,) for entry in changes.removed))
             cursor.executemany("DELETE FROM entries WHERE id = ?", ((entry,) for entry in changes.removed))
+            cursor.executemany(
+                "INSERT OR IGNORE INTO discarded (entry) VALUES (?)",
+                ((entry,) for entry in sorted(changes.discarded)),  # neighbours are in the same pages
+            )
             cursor.executemany(
                 "UPDATE entries SET validated_at = ? WHERE id = ?",
                 ((records.NEVER_VALIDATED, entry) for entry in changes.expired),
@@ -531,9 +601,12 @@ class Index:
         try:
             yield
         except records.DECODE_ERRORS as error:
-            if entry not in self.corrupt:
-                log.warning("a row of the index went bad, and is dropped: %s", error)
-            self.corrupt.add(entry)
+            self._note_corruption(entry, error)
+
+    def _note_corruption(self, entry: int, error: Exception) -> None:
+        if entry not in self.corrupt:
+            log.warning("a row of the index went bad, and is dropped: %s", error)
+        self.corrupt.add(entry)
 
     def _rows(self, found: Iterable[tuple[Any, ...]], *, with_pages: bool = False) -> Iterator[Row]:
         for values in found:
@@ -542,6 +615,15 @@ class Index:
                 row = records.decode_row(values, self._present(values[0]) if with_pages else 0)
             if row is not None:
                 yield row
+
+    def _names(self, found: Iterable[tuple[Any, ...]]) -> list[RowName]:
+        names: list[RowName] = []
+        for entry, bucket, key in found:
+            try:
+                names.append(RowName(entry, records.decode_key(bucket, key)))
+            except records.DECODE_ERRORS as error:
+                self._note_corruption(entry, error)
+        return names
 
     def _outlines(self, found: Iterable[tuple[Any, ...]]) -> Iterator[Outline]:
         for values in found:
@@ -560,7 +642,8 @@ class Index:
 
 _RECOUNT = """
 UPDATE state SET value = CASE name WHEN 'entries' THEN (SELECT count(*) FROM entries)
-                         ELSE (SELECT coalesce(sum(bytes), 0) FROM entries) END
+                         ELSE (SELECT coalesce(sum(bytes), 0) FROM entries)
+                              + (SELECT coalesce(sum(bytes), 0) FROM discarded) END
 WHERE name IN ('entries', 'bytes')
 """
 _SUPERSEDE = "DELETE FROM entries WHERE origin = ? AND bucket = ? AND key = ? AND id <> ?"

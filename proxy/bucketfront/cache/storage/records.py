@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import Metadata
@@ -54,6 +54,25 @@ class Outline:
     bytes: int
 
 
+class RowName(NamedTuple):
+    """An entry of the index by its id, with its key."""
+
+    id: int
+    key: ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardedRow:
+    """An entry that a purge removed, and whose file is still there. `key` is None if its row was replaced."""
+
+    id: int
+    key: ObjectKey | None
+    file: str
+    bytes: int
+    stored_at: float
+    accessed_at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """The claims about PAGE_BLOCKS consecutive blocks of an entry, from block `number` * PAGE_BLOCKS on.
@@ -96,9 +115,10 @@ class Changes:
     touched: tuple[tuple[float, int], ...] = ()  # (accessed_at, entry)
     removed: tuple[int, ...] = ()
     expired: tuple[int, ...] = ()  # entries that are stale from now on, unless `rows` has them
+    discarded: tuple[int, ...] = ()  # entries that are removed, and whose rows stay as long as their files
 
     def __bool__(self) -> bool:
-        return bool(self.rows or self.sums or self.lost or self.touched or self.removed or self.expired)
+        return any((self.rows, self.sums, self.lost, self.touched, self.removed, self.expired, self.discarded))
 
     def without(self, entries: AbstractSet[int]) -> "Changes":
         """Return the changes without the rows and blocks of these entries."""
@@ -192,6 +212,13 @@ def decode_outline(values: tuple[Any, ...]) -> Outline:
     _check_types(values, _OUTLINE_TYPES)
     entry, bucket, key, file, stored_at, accessed_at, charged = values
     return Outline(entry, decode_key(bucket, key), file, stored_at, accessed_at, charged)
+
+
+def decode_discarded(values: tuple[Any, ...]) -> DiscardedRow:
+    """Return a discarded entry of its id, bucket, key, file, bytes charged, and times of storing and last access."""
+    _check_types(values[3:], (str, int, _NUMBER, _NUMBER))
+    entry, bucket, key, file, charged, stored_at, accessed_at = values
+    return DiscardedRow(entry, None if key is None else decode_key(bucket, key), file, charged, stored_at, accessed_at)
 
 
 def _check_types(values: tuple[Any, ...], types: tuple[type | tuple[type, ...], ...]) -> None:

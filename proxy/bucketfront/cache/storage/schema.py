@@ -14,7 +14,7 @@ from typing import Final
 
 from bucketfront.errors import IndexTooNew
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MAX_PLAUSIBLE_VERSION = 999  # a header with a higher number is damaged, not new
 
 SCHEMA = """
@@ -38,6 +38,11 @@ CREATE TABLE pages (
 ) WITHOUT ROWID;
 CREATE TABLE tags (tag TEXT NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (tag, entry)) WITHOUT ROWID;
 CREATE INDEX tags_by_entry ON tags (entry);
+CREATE TABLE discarded (      -- entries that a purge removed, whose files and rows are removed in the background
+    entry INTEGER PRIMARY KEY,
+    file TEXT, bytes INTEGER NOT NULL DEFAULT 0,              -- of an entry whose row another one has replaced
+    stored_at REAL, accessed_at REAL
+);
 CREATE TRIGGER entry_added AFTER INSERT ON entries BEGIN
     UPDATE state SET value = value + NEW.bytes WHERE name = 'bytes';
     UPDATE state SET value = value + 1 WHERE name = 'entries';
@@ -50,6 +55,14 @@ CREATE TRIGGER entry_removed AFTER DELETE ON entries BEGIN
     UPDATE state SET value = value - 1 WHERE name = 'entries';
     DELETE FROM pages WHERE entry = OLD.id;
     DELETE FROM tags WHERE entry = OLD.id;
+    UPDATE discarded SET file = OLD.file, bytes = OLD.bytes, stored_at = OLD.stored_at, accessed_at = OLD.accessed_at
+        WHERE entry = OLD.id;
+END;
+CREATE TRIGGER discarded_replaced AFTER UPDATE OF bytes ON discarded BEGIN
+    UPDATE state SET value = value + NEW.bytes - OLD.bytes WHERE name = 'bytes';
+END;
+CREATE TRIGGER discarded_removed AFTER DELETE ON discarded WHEN OLD.bytes BEGIN
+    UPDATE state SET value = value - OLD.bytes WHERE name = 'bytes';
 END;
 INSERT INTO state VALUES ('bytes', 0), ('entries', 0), ('clean', 1), ('epoch', 0), ('durable', 0), ('trusted_from', 0),
     ('tag_fields', 0),        -- fingerprint of the header fields that name tags
@@ -70,7 +83,30 @@ END;
 INSERT INTO state VALUES ('tag_fields', 0), ('untagged', (SELECT coalesce(max(id), 0) FROM entries))
 """
 
-MIGRATIONS: Mapping[int, str] = MappingProxyType({2: _TO_3})
+_TO_4 = """
+CREATE TABLE discarded (
+    entry INTEGER PRIMARY KEY,
+    file TEXT, bytes INTEGER NOT NULL DEFAULT 0,
+    stored_at REAL, accessed_at REAL
+);
+DROP TRIGGER entry_removed;
+CREATE TRIGGER entry_removed AFTER DELETE ON entries BEGIN
+    UPDATE state SET value = value - OLD.bytes WHERE name = 'bytes';
+    UPDATE state SET value = value - 1 WHERE name = 'entries';
+    DELETE FROM pages WHERE entry = OLD.id;
+    DELETE FROM tags WHERE entry = OLD.id;
+    UPDATE discarded SET file = OLD.file, bytes = OLD.bytes, stored_at = OLD.stored_at, accessed_at = OLD.accessed_at
+        WHERE entry = OLD.id;
+END;
+CREATE TRIGGER discarded_replaced AFTER UPDATE OF bytes ON discarded BEGIN
+    UPDATE state SET value = value + NEW.bytes - OLD.bytes WHERE name = 'bytes';
+END;
+CREATE TRIGGER discarded_removed AFTER DELETE ON discarded WHEN OLD.bytes BEGIN
+    UPDATE state SET value = value - OLD.bytes WHERE name = 'bytes';
+END
+"""
+
+MIGRATIONS: Mapping[int, str] = MappingProxyType({2: _TO_3, 3: _TO_4})
 """The SQL that turns schema n into schema n + 1, by n. A released step never changes."""
 
 _MAGIC: Final = b"SQLite format 3\0"

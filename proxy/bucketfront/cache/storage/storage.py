@@ -134,6 +134,9 @@ class Storage(Protocol):
     async def remove(self, name: str) -> None:
         """Unlink the version if it is still there. It stays readable for those that have it open."""
 
+    async def remove_all(self, names: Sequence[str]) -> None:
+        """Remove several versions. If one cannot be removed, the others are removed all the same."""
+
     async def close_file(self, file: StoredFile) -> None:
         """Close the version after all calls that change it. A removed one frees its space then."""
 

@@ -108,10 +108,13 @@ class _Inspection:
         self._block_size = block_size
         self.entries = self.blocks = 0
         self.findings: dict[int | str | None, Finding] = {}
+        self._discarded: set[int] = set()
 
     def run(self, progress: Callable[[int, int], None]) -> None:
-        charged = 0
-        known: set[str] = set()
+        # Discarded entries have bytes and maybe a file, which the next start of the proxy removes.
+        discarded = self._index.discarded_bytes()
+        charged, known = sum(discarded.values()), set(discarded)
+        self._discarded = {entry for ids in self._index.discarded_ids(PAGE_ROWS) for entry in ids}
         total_bytes, total_entries = self._index.totals()
         for row in self._rows():
             self._inspect(row)
@@ -143,6 +146,8 @@ class _Inspection:
             last = rows[-1].id
 
     def _inspect(self, row: Row) -> None:
+        if row.id in self._discarded:
+            return
         corrupt = 0
         where = str(row.key)
         for page in self._index.pages(row.id) or ():

@@ -12,6 +12,7 @@ from typing import TypeVar
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
 from bucketfront.cache.storage.storage import DiskSpace, Storage
+from bucketfront.cache.upkeep.discard_queue import DiscardQueue
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.errors import DiskFull, StoreFull
 
@@ -33,6 +34,7 @@ class SpaceReservation:
         self,
         entries: EntryTable,
         disposal: Disposal,
+        discards: DiscardQueue,
         store: Storage,
         *,
         flush: Callable[[], Awaitable[None]],
@@ -40,6 +42,7 @@ class SpaceReservation:
     ) -> None:
         self._entries = entries
         self._disposal = disposal
+        self._discards = discards
         self._store = store
         self._flush = flush
         self._promised = promised
@@ -54,6 +57,8 @@ class SpaceReservation:
             await self._until_swept(self._swept)
         budget = self._entries.budget
         while budget.available < count or budget.available_files < files:
+            if await self.free_discarded():
+                continue
             victims = self._entries.evict(count - budget.available, files - budget.available_files)
             if not victims:
                 used = f"{budget.used} of {budget.limit} bytes are in use"
@@ -80,9 +85,19 @@ class SpaceReservation:
 
     async def make_room(self, count: int) -> bool:
         """Evict entries of `count` bytes, at least one. Returns False if all are pinned. Raises StoreError."""
+        if await self.free_discarded():
+            return True
         victims = self._entries.evict(count, 1)
         await self.unlink_evicted(victims)
         return bool(victims)
+
+    async def free_discarded(self) -> bool:
+        """Free some of the space of purged entries. Returns False if they take none any more. Raises StoreError."""
+        if not await self._discards.free():
+            return False
+        if self._entries.budget.is_bound_by_disk:
+            await self.sample_disk()
+        return True
 
     def hold_until(self, swept: asyncio.Event) -> None:
         """Reserve nothing before the event `swept`, or for SWEEP_TIMEOUT_S at most.
