@@ -18,13 +18,15 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"keys", "http", "retry", "task_set", "troubles", "fair_share", "fair_slots", "request_trace"})
     | {"descriptor_channel"},
     frozenset({"config"}),
+    frozenset({"process_log"}),
     frozenset({"cache"}),
     frozenset({"s3"}),
     frozenset({"tus"}),
     frozenset({"server"}),
+    frozenset({"front_end"}),
     frozenset({"warm", "tracing"}),
     frozenset({"admin"}),
-    frozenset({"app", "cache_options", "checks", "process_log", "serving", "takeover"}),
+    frozenset({"app", "cache_options", "checks", "serving", "takeover"}),
     frozenset({"cli"}),
 )
 # Restrictions within the floors: from the room above, only these modules may be imported.

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -37,7 +38,12 @@ from bucketfront.config.loader import LoadedConfig
 from bucketfront.config.mount_areas import MountAreas
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
-from bucketfront.errors import CacheInUse
+from bucketfront.errors import CacheInUse, UnusableSetting
+from bucketfront.front_end.counts import Counts
+from bucketfront.front_end.front_ends import FrontEnds, OwnerParts
+from bucketfront.front_end.handed_connection import handed_maker
+from bucketfront.front_end.lease_grants import LeaseGrants
+from bucketfront.front_end.nursery import Nursery
 from bucketfront.s3.accepted_codings import AcceptedCodings
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.embedded.launcher import EXAMPLES, EmbeddedS3
@@ -45,10 +51,11 @@ from bucketfront.s3.listing import list_objects
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
 from bucketfront.server.access.clients import Clients
-from bucketfront.server.fast_path.fast_connection import FastPath
+from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath
 from bucketfront.server.generation import Generation, Generations
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.certificate_watch import CertificateWatch
+from bucketfront.server.http1.connection import ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.inherited_sockets import InheritedSockets
 from bucketfront.server.http1.listen_sockets import ListenSockets
@@ -89,6 +96,7 @@ class App:
     `passed` are the sockets that systemd has passed. `read` reads the configuration again for a reload. Without it, a
     reload reads only the files that the settings name. `loaded` has the places of the settings, for operators.
     `takes_over`: the process that serves now hands over its sockets and its cache.
+    `nursery` forks front ends; without it, the app starts one if it needs some.
 
     As a context manager it serves requests inside the block, and is stopped after it. Raises ConfigError, StoreError
     (cache folder), OriginUnavailable (embedded S3), UnusableSetting (log, TLS), CannotListen. The constructor raises
@@ -103,10 +111,12 @@ class App:
         passed: PassedSockets | None = None,
         read: Callable[[], LoadedConfig] | None = None,
         loaded: LoadedConfig | None = None,
+        nursery: Nursery | None = None,
         *,
         takes_over: bool = False,
     ) -> None:
         self.settings = settings
+        self._nursery = nursery
         self._clock = clock
         self._elapsed = elapsed
         self._passed = passed or PassedSockets()
@@ -144,6 +154,7 @@ class App:
         loaded = loaded or LoadedConfig(settings)
         self.reloader = Reloader(loaded, read or (lambda: loaded), self._prepare, self.health)
         self._codings = AcceptedCodings(settings.origin.accept_encoding, coding_areas(settings))
+        self.front_ends: FrontEnds | None = None  # None if this process accepts the connections
         self._admin: AdminServer
         self._server: Server | None = None
         self._summary: Summary
@@ -189,6 +200,8 @@ class App:
         """Serve for `server.stop_delay` more seconds, while load balancers learn that the proxy is not ready."""
         self.fast_path.adopt(None)  # its prepared heads keep connections open
         self.listener.begin_to_drain()
+        if self.front_ends is not None:
+            self.front_ends.begin_to_drain()
         if self.settings.server.stop_delay:
             await asyncio.sleep(self.settings.server.stop_delay)
 
@@ -236,8 +249,9 @@ class App:
         server = self._server = build_server(settings, self._pipeline, self._freshness.rules, self._parts)
         self.fast_path, self.listener = server.generations.fast_path, server.listener
         ServerCollector(registry, self.connection_limit, self.fast_path, self.fair_shares, server.headers)
-        await self._start_listener(self.listener)
+        await self._start_listener(self.listener, accepts=not settings.server.front_ends)
         self._start_watching_certificates()
+        await self._start_front_ends(server)
         self.health.phase = Phase.SERVING
         self.reloader.started.set()
         await self._end_take_over(server.generations)
@@ -289,6 +303,7 @@ class App:
                 self.upload_journal,
                 self.warm_jobs,
                 self.live_feed,
+                has_front_ends=self.front_ends is not None,
             )
         )
         self.incumbent.start()
@@ -315,9 +330,51 @@ class App:
         self._summary = Summary(self.settings, self.cache, self.origin, self.telemetry, self.health, time.monotonic)
         SummaryCollector(registry, self._summary)
 
-    async def _start_listener(self, listener: Listener) -> None:
+    async def _start_listener(self, listener: Listener, *, accepts: bool = True) -> None:
         self._stack.push_async_callback(listener.stop)
-        await listener.start()
+        await listener.start(accepts=accepts)
+
+    async def _start_front_ends(self, server: Server) -> None:
+        """Start the processes that accept connections in place of this one, if there are to be some."""
+        if not self.settings.server.front_ends:
+            return
+        if sys.platform != "linux":
+            raise UnusableSetting("server.workers needs Linux to be more than 1", ("server", "workers"))
+        clock = self.cache_assembly.clock
+        grants = LeaseGrants(self.cache, clock)
+        connections = server.listener.server
+        assert isinstance(connections, FastConnectionServer)
+        for one in (connections, self.admin.server):
+            assert isinstance(one, ConnectionServer)
+            one.gate = grants.settled
+        parts = OwnerParts(
+            grants=grants,
+            telemetry=self.telemetry,
+            listener=server.listener,
+            connections=self.connection_limit,
+            lock=lambda: self.cache_assembly.store.folder.lock_fd,
+            clock=clock,
+            clock_runs=self._elapsed is boottime,
+            counts=Counts(self.connection_limit, self.fast_path, server.headers, server.listener.tls),
+            make=handed_maker(connections, lambda: grants.is_settled),
+        )
+        if self._nursery is None:
+            self._nursery = Nursery()
+            self._stack.push_async_callback(asyncio.to_thread, self._nursery.close)
+        self.front_ends = FrontEnds(self._nursery, self.settings.server.front_ends, self.settings, parts)
+        self.connection_limit.elsewhere = lambda: 0 if self.front_ends is None else self.front_ends.open
+        self._stack.push_async_callback(self.front_ends.stop)
+        await self.front_ends.start()
+
+    def _adopt_in_front_ends(self) -> None:
+        """Let front ends follow the present settings and files."""
+        if self.front_ends is not None:
+            self.front_ends.adopt(self.settings)
+
+    async def catch_up(self) -> None:
+        """Wait until the requests that front ends have served are counted."""
+        if self.front_ends is not None:
+            await self.front_ends.flush()
 
     async def _close_rules(self) -> None:
         await (self._pipeline if self._server is None else self._server.generations).close()
@@ -341,6 +398,7 @@ class App:
             effective=lambda: self.reloader.loaded.effective,
             summary=self._summary,
             last_responses=self.last_responses,
+            catch_up=self.catch_up,
         )
         self._admin = build_admin(self.settings, parts, self._inherited)
         self.admin = self._admin.listener
@@ -444,7 +502,7 @@ class App:
         if not found:
             return
         TlsCollector(self._registry, found)
-        self.certificate_watch = CertificateWatch(found, self.troubles, self._clock)
+        self.certificate_watch = CertificateWatch(found, self.troubles, self._clock, self._adopt_in_front_ends)
         tasks = TaskSet()
         tasks.start(self.certificate_watch.run(), name="certificates")
         self._stack.push_async_callback(tasks.close)
@@ -506,6 +564,7 @@ class App:
         self._server.headers.believe(fronts)
         self.connection_limit.has_share = Clients(fronts).has_share
         self._server.generations.replace(renewal.generation)
+        self._adopt_in_front_ends()
         self.warm_jobs.adopt(Places(after.mounts), renewal.freshness.rules)
         self._admin.application.adopt(after)
         if renewal.access_log is not None:

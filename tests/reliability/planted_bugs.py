@@ -45,12 +45,33 @@ FAULTS = "tests/s3/test_s3_faults.py::"
 SERVER = "tests/server/"
 ENDPOINT = SERVER + "test_endpoint.py::"
 RELOAD = SERVER + "test_reload.py::"
+FRONT_ENDS = SERVER + "test_front_ends.py::"
 FAIR_SHARES = SERVER + "test_fair_shares.py::"
 
 WARM = SERVER + "test_warm.py::"
 DOCUMENTS = "tests/warm/test_warm_documents.py::"
 
 BUGS = (
+    Bug(
+        36,
+        "purge-awaits-no-front-end",
+        "The response to a purge does not wait for the front ends, so that one of them may still serve the object.",
+        (
+            Edit(
+                "bucketfront.front_end.lease_grants:LeaseGrants._is_due",
+                "any(next(iter(holder.unacknowledged), upto + 1) <= upto for holder in self._holders)",
+                "False",
+            ),
+        ),
+        (FRONT_ENDS + "test_a_stopped_front_end_holds_no_purge",),
+    ),
+    Bug(
+        36,
+        "lease-outlives-a-write",
+        "No front end learns that a lease has ended, so that it serves the version before a write.",
+        (Edit("bucketfront.cache.cache:Cache.lend", "lease.on_revoke = end", "lease.on_revoke = None"),),
+        (FRONT_ENDS + "test_no_response_is_stale_after_a_change[serve-put]",),
+    ),
     Bug(
         34,
         "warm-job-evicts",

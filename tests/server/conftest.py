@@ -1,13 +1,13 @@
 """The proxy over real sockets: an S3 for the session, and a bucket, a relay and a proxy for each test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from proxy_under_test import S3, Proxy, StartProxy, WallClock, settings_of
+from proxy_under_test import S3, WORKERS, Proxy, StartProxy, WallClock, settings_of
 from relay import Relay
 from stopwatch import HANG_S
 from ulid import ULID
@@ -17,6 +17,7 @@ from bucketfront.app import App
 from bucketfront.cache import housekeeper
 from bucketfront.cache.fetch import body_stream
 from bucketfront.config.origin_settings import OriginSettings
+from bucketfront.front_end.nursery import Nursery
 from bucketfront.s3 import breaker
 from bucketfront.server.http1.event_loop import new_event_loop
 
@@ -50,6 +51,17 @@ def _no_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "WRONG_TOKEN_PAUSE_S", 0.0)
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery | None]:
+    """Return what forks the front ends of all tests, if they run with some."""
+    if WORKERS == 1:
+        yield None
+        return
+    running = Nursery()
+    yield running
+    running.close()
+
+
 @pytest.fixture
 def s3(origin_server: OriginSettings, client_of: Callable[[OriginSettings], Any]) -> S3:
     client, bucket = client_of(origin_server), f"b-{ULID()}".lower()
@@ -72,13 +84,15 @@ def clock() -> WallClock:
 
 
 @pytest.fixture
-async def start(tmp_path: Path, s3: S3, relay: Relay, clock: WallClock) -> AsyncIterator[StartProxy]:
+async def start(
+    tmp_path: Path, s3: S3, relay: Relay, clock: WallClock, nursery: Nursery | None
+) -> AsyncIterator[StartProxy]:
     """Start a proxy with some settings changed. It stops with the test."""
     async with AsyncExitStack() as stack:
 
         async def started(**sections: Any) -> Proxy:
             settings = settings_of(tmp_path, relay.url, s3.bucket, **sections)
-            app = App(settings, clock=clock, elapsed=clock.passed)
+            app = App(settings, clock=clock, elapsed=clock.passed, nursery=nursery)
             return Proxy(await stack.enter_async_context(app), relay, clock)
 
         yield started

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -17,6 +18,7 @@ from bucketfront.app import App
 from bucketfront.config.settings import Settings
 
 KIB = 1 << 10
+WORKERS = int(os.environ.get("BUCKETFRONT_TEST_WORKERS", "1"))  # of the proxies: `server.workers`
 BLOCK = 64 * KIB
 PART = 2 * BLOCK
 PATTERN_STEP = 2654435761  # odd and near 2**32 divided by the golden ratio: neighbours have no bytes in common
@@ -99,7 +101,10 @@ class Proxy:
     async def request(
         self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> Response:
-        return await fetch(self.address, target, method=method, headers=headers, body=body)
+        await self.app.catch_up()  # front ends learn what the clock of the test shows
+        response = await fetch(self.address, target, method=method, headers=headers, body=body)
+        await self.app.catch_up()
+        return response
 
     async def admin(
         self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -134,6 +139,13 @@ class Proxy:
         """Stop the proxy cleanly. The fixture's own stop then has nothing left to do."""
         await self.app.__aexit__(None, None, None)
 
+    async def until(self, holds: Callable[[], object]) -> None:
+        """Let the loop run until `holds()` is true of figures that front ends have part of."""
+        async with asyncio.timeout(HANG_S):
+            while not holds():
+                await self.app.catch_up()
+                await asyncio.sleep(0.002)
+
     async def settled(self) -> None:
         """Wait until no part fetch runs, and all new bytes are compared with S3's checksums."""
         await until(lambda: not self.app.cache_assembly.fetch_context.tasks)
@@ -148,7 +160,7 @@ def settings_of(folder: Path, endpoint: str, bucket: str, **sections: Any) -> Se
     A dict of `sections` adds keys to its section, any other value replaces it.
     """
     tree: dict[str, Any] = {
-        "server": {"port": 0},
+        "server": {"port": 0, "workers": WORKERS},
         "admin": {"port": 0},
         "origin": {
             "endpoint_url": endpoint,

@@ -146,7 +146,8 @@ async def test_other_headers_are_found(start: StartProxy, s3: S3) -> None:
 
 
 def _keys(proxy: Proxy) -> Any:
-    return [view.key for view in proxy.app.cache.entries(proxy.app.settings.mounts[0].bucket, "", None, 10)]
+    found, _ = proxy.app.cache.entries(proxy.app.settings.mounts[0].bucket, "", None, 10)
+    return [view.key for view in found]
 
 
 async def test_what_is_not_stored(start: StartProxy, s3: S3) -> None:

@@ -38,7 +38,7 @@ async def test_a_stop_loses_no_request(start: StartProxy, s3: S3) -> None:
     targets = [list(bodies)[number % 2] for number in range(CLIENTS)]
     clients = [asyncio.create_task(ask_until_the_last(proxy, target, bodies[target])) for target in targets]
     served = proxy.app.fast_path.served
-    await until(lambda: proxy.app.fast_path.served >= served + 4 * CLIENTS)
+    await proxy.until(lambda: proxy.app.fast_path.served >= served + 4 * CLIENTS)
     await proxy.stop()
     assert sum(await asyncio.gather(*clients)) >= 4 * CLIENTS
 
@@ -93,7 +93,7 @@ async def test_idle_connections_end(start: StartProxy, s3: S3) -> None:
     proxy = await start()
     async with proxy.connection() as used, proxy.connection() as unused:
         assert (await used.request("GET", "/x")).status == 200
-        await until(lambda: proxy.app.connection_limit.open == 2)
+        await proxy.until(lambda: proxy.app.connection_limit.total == 2)
         await proxy.stop()
         assert [await one.rest() for one in (used, unused)] == [b"", b""]
 

@@ -81,6 +81,8 @@ class AdminParts:
     effective: Effective
     summary: Summary
     last_responses: LastResponses
+    catch_up: Callable[[], Awaitable[None]]
+    """Returns once all requests that have ended are counted, whichever process served them."""
 
 
 class AdminApplication:
@@ -102,7 +104,7 @@ class AdminApplication:
         parts.live.adopt(router)
         self._handlers: dict[str, Handler] = {
             **Probes(parts.health, cache.mode).handlers,
-            **Figures(parts.registry, cache, parts.summary).handlers,
+            **Figures(parts.registry, cache, parts.summary, parts.catch_up).handlers,
             **Purges(cache, settings.mounts).handlers,
             **Fills(cache, router).handlers,
             **Entries(cache, settings.mounts).handlers,

@@ -1,6 +1,6 @@
 """`/metrics` and `/api/v1/stats`: the figures of the running proxy."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -35,16 +35,21 @@ OPERATIONS: Mapping[str, Operation] = {
 class Figures:
     """Responds with the figures of `registry`, and with those of the cache and their summary."""
 
-    def __init__(self, registry: CollectorRegistry, cache: Cache, summary: Summary) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, cache: Cache, summary: Summary, catch_up: Callable[[], Awaitable[None]]
+    ) -> None:
         self._registry = registry
         self._cache = cache
         self._summary = summary
+        self._catch_up = catch_up
         self.handlers = {"/metrics": self._metrics, "/api/v1/stats": self._stats}
 
     async def _metrics(self, _: web.BaseRequest) -> web.Response:
+        await self._catch_up()
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _stats(self, _: web.BaseRequest) -> web.Response:
+        await self._catch_up()
         figures = asdict(self._cache.statistics())
         figures["endings"] = dict(figures["endings"])
         summary = self._summary.figures().model_dump()

@@ -190,7 +190,7 @@ class LiveFigures:
             "byte_hit_ratio": _hit_ratio(sent),
             "fetches_running": statistics.flights_running,
             "fills": [self._fill(view) for view in self._cache.fills(MAX_FILLS_SHOWN)],
-            "connections": {"open": self._connections.open, "limit": self._connections.limit},
+            "connections": {"open": self._connections.total, "limit": self._connections.limit},
             "cache": {
                 "entries": statistics.entries,
                 "bytes_used": statistics.bytes_used,

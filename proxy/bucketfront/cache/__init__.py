@@ -7,7 +7,7 @@ an `Origin`.
 
 from bucketfront.cache.assembly import CacheAssembly, CacheOptions, open_cache
 from bucketfront.cache.cache import Cache
-from bucketfront.cache.clock import boottime
+from bucketfront.cache.clock import CacheClock, boottime
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.decision import Decision
 from bucketfront.cache.entries.lease import Lease
@@ -41,6 +41,7 @@ __all__ = [
     "Budget",
     "Cache",
     "CacheAssembly",
+    "CacheClock",
     "CacheMode",
     "CacheOptions",
     "Decision",

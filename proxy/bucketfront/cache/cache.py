@@ -163,6 +163,27 @@ class Cache:
                 pushed_out.revoke()
         return lease
 
+    def lend(self, lease: Lease, on_revoke: Callable[[Callable[[], None]], None]) -> None:
+        """Have `on_revoke` called when the lease ends, for a holder outside this process.
+
+        Its argument is to be called once the holder has closed its copy of the descriptor. Until then the space of
+        the file counts as taken.
+        """
+        entry = self._leased(lease)
+        assert lease.is_valid
+        assert entry is not None
+
+        def end() -> None:
+            self._entries.pin(entry)
+            on_revoke(lambda: self._disposal.unpin(entry))
+
+        lease.on_revoke = end
+
+    def record_uses(self, lease: Lease, now: float, times: int) -> None:
+        """Count hits of a holder outside this process. `now` is by the cache's clock."""
+        self._counters.hits += times - 1
+        self.record_use(lease, now)
+
     def record_use(self, lease: Lease, now: float) -> None:
         """Count a hit, and note the use of the entry. `now` is by the cache's clock.
 

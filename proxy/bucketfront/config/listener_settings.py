@@ -1,6 +1,8 @@
 """The settings of the listeners for clients and operators: addresses, TLS, CORS, the access log."""
 
-from typing import Literal, Self
+import os
+import sys
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -8,7 +10,7 @@ from bucketfront.config.checked_text import BearerToken, FieldName, Host, HostNa
 from bucketfront.config.listen_host import UNIX, is_loopback, overlap
 from bucketfront.config.listen_text import Front, SocketMode, SocketName, SocketPath, UserName
 from bucketfront.config.problems import Loc
-from bucketfront.config.quantities import Duration, Flag, Percent, Percentage, Port
+from bucketfront.config.quantities import Duration, Flag, Percent, Percentage, Port, WholeNumber
 from bucketfront.config.section import Section, SettingError
 from bucketfront.config.tls_settings import ClientTlsSettings, TlsSettings
 
@@ -70,6 +72,10 @@ class ListenerSettings(Section):
         return self.unix is not None or (self.host is not None and is_loopback(self.host))
 
 
+MAX_WORKERS = 64  # more processes than that only take memory
+MAX_AUTOMATIC_WORKERS = 8
+
+
 class ServerSettings(Section):
     """The listeners for clients."""
 
@@ -102,6 +108,10 @@ class ServerSettings(Section):
     fast_path: Flag = True
     """Whether bucketfront serves plain hits before the HTTP parser sees them. The responses are the same either way.
     Without the fast path a hit costs many times as much."""
+    workers: Literal["auto"] | Annotated[WholeNumber, Field(ge=1, le=MAX_WORKERS)] = 1
+    """Processes that accept connections and serve hits, beside the one that owns the cache. With 1 the owner does all
+    of it. `auto` is the number of cores that the process may use, at most 8. More than 1 needs Linux. See
+    [docs/workers.md](workers.md)."""
     stop_delay: Duration = 0.0
     """How long the proxy goes on to serve after SIGTERM, with `/readyz` at 503 and `Connection: close` in each
     response. Set it to the time that load balancers need to notice, in Kubernetes about `10s`. After it no connection
@@ -113,6 +123,16 @@ class ServerSettings(Section):
     eighth: requests get 429, and new connections 503. Its idle connections are the first to make way for others.
     Addresses of this machine and of `server.trusted_proxies` have no such limit, because a server in front stands for
     many clients. Those that it names have one each. `null` sets none for any."""
+
+    @property
+    def front_ends(self) -> int:
+        """Return the number of processes that accept connections in place of the owner, 0 if it does that itself."""
+        if self.workers == "auto":
+            cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+            workers = min(MAX_AUTOMATIC_WORKERS, cores)
+        else:
+            workers = self.workers
+        return 0 if workers == 1 else workers
 
     @field_validator("trusted_proxies")
     @classmethod

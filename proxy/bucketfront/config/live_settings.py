@@ -25,6 +25,7 @@ NEEDS_RESTART: Mapping[str, str] = {
     "server.host": "sockets are bound at the start",
     "server.port": "sockets are bound at the start",
     "server.proxy_protocol": "connections begin with it",
+    "server.workers": "the sockets are in the hands of its processes",
     "server.listeners": "sockets are bound at the start",
     "server.tls": "a port changes between HTTP and HTTPS",
     "server.client_share": "it is counted from the start",

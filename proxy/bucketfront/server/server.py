@@ -4,8 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from bucketfront.cache import Cache, CacheMode
+from bucketfront.cache import Cache
 from bucketfront.config.listener_settings import ListenerSettings, ServerSettings
 from bucketfront.config.settings import Settings
 from bucketfront.fair_share import FairShares
@@ -14,7 +15,7 @@ from bucketfront.server.application import Application
 from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.cors import Cors
 from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath, PlainRules
-from bucketfront.server.fast_path.prepared import PreparedResponses
+from bucketfront.server.fast_path.prepared import LeaseFinder, PreparedResponses
 from bucketfront.server.fast_path.recogniser import UNKEYED_FIELDS, recogniser
 from bucketfront.server.generation import Generation, Generations
 from bucketfront.server.handlers.objects import ObjectHandler
@@ -39,6 +40,18 @@ from bucketfront.tus.manager import UploadManager
 
 DRAIN_TIMEOUT_S = 25.0  # for running requests to end at a stop; orchestrators kill a process after 30 s
 KEEP_ALIVE_TIMEOUT_S = 75.0  # between two requests of a connection; longer than the 60 s of common load balancers
+
+CONNECTION_OPTIONS: dict[str, Any] = {
+    "handler_cancellation": True,  # a client that leaves frees at once what its read waited for
+    "access_log": None,
+    "read_bufsize": BODY_BUFFER_BYTES,
+    "auto_decompress": False,  # a body is stored as it was sent
+    "keepalive_timeout": KEEP_ALIVE_TIMEOUT_S,
+    "max_line_size": MAX_TARGET_BYTES,
+    "max_field_size": MAX_FIELD_BYTES,
+    "max_headers": MAX_FIELDS,
+}
+"""The options of aiohttp's connections, for the listeners of all processes."""
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +113,14 @@ def build_generation(settings: Settings, pipeline: Pipeline, rules: Rules, parts
         parts.shares,
         parts.begin_trace,
     )
-    return Generation(application, _plain_rules(settings, pipeline, rules, parts.cache), pipeline)
+    return Generation(application, plain_rules(settings, pipeline, rules, parts.cache), pipeline)
 
 
-def _plain_rules(settings: Settings, pipeline: Pipeline, rules: Rules, cache: Cache) -> PlainRules | None:
+def plain_rules(settings: Settings, pipeline: Pipeline, rules: Rules, cache: LeaseFinder) -> PlainRules | None:
     """Return the rules of the fast path, or None if it is off."""
     if not settings.server.fast_path or settings.server.timing:
         return None  # only the ordinary path measures the phases for Server-Timing
-    if cache.mode is not CacheMode.SERVE:
+    if settings.cache.mode != "serve":
         return None  # it serves from the cache alone
     if unkeyed := pipeline.reads & UNKEYED_FIELDS:
         log.info("the fast path is off: a stage reads %s", ", ".join(sorted(unkeyed)))
@@ -126,20 +139,7 @@ def client_listener(
     telemetry: Telemetry,
 ) -> Listener:
     """Return the listener for clients."""
-    connection_server = FastConnectionServer(
-        handler,
-        connections,
-        telemetry.refused,
-        fast_path,
-        handler_cancellation=True,  # a client that leaves frees at once what its read waited for
-        access_log=None,
-        read_bufsize=BODY_BUFFER_BYTES,
-        auto_decompress=False,  # a body is stored as it was sent
-        keepalive_timeout=KEEP_ALIVE_TIMEOUT_S,
-        max_line_size=MAX_TARGET_BYTES,
-        max_field_size=MAX_FIELD_BYTES,
-        max_headers=MAX_FIELDS,
-    )
+    connection_server = FastConnectionServer(handler, connections, telemetry.refused, fast_path, **CONNECTION_OPTIONS)
     return Listener(connection_server, sites, connections, DRAIN_TIMEOUT_S)
 
 

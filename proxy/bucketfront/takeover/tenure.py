@@ -34,6 +34,7 @@ class Tenure:
     journal: UploadJournal
     warm_jobs: JobRegistry
     live_feed: LiveFeed
+    has_front_ends: bool
 
     @property
     def folder(self) -> int:
@@ -41,6 +42,8 @@ class Tenure:
 
     @property
     def refusal(self) -> str | None:
+        if self.has_front_ends:
+            return "the running proxy has server.workers above 1, whose processes hold its connections: stop it instead"
         return None if self.health.phase is Phase.SERVING else f"the running process is {self.health.phase.value}"
 
     def sockets(self) -> list[tuple[str, list[int]]]:

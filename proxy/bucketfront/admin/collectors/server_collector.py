@@ -47,7 +47,7 @@ class ServerCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         connections = self._connections
-        yield _CONNECTIONS.value(connections.open)
+        yield _CONNECTIONS.value(connections.total)
         yield _LIMIT.value(connections.limit)
         yield _REFUSED.value(connections.refused)
         yield _MADE_WAY.value(connections.made_way)

@@ -5,6 +5,7 @@ so that its holder needs nothing else of the cache.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bucketfront.cache.storage.storage import Region
@@ -33,10 +34,16 @@ class Lease:
     resident_until: float = 0.0
     """Until then, by the event loop's clock, the file counts as being in memory, because it was a moment ago."""
 
+    on_revoke: Callable[[], None] | None = None
+    """Called once when the lease ends, in the same turn of the event loop."""
+
     def revoke(self) -> None:
         """End the lease. The cache alone does this."""
         self.is_valid = False
         self.body = None
+        on_revoke, self.on_revoke = self.on_revoke, None
+        if on_revoke is not None:
+            on_revoke()
 
     def age(self, now: float) -> float:
         """Return the age in seconds, as of RFC 9111 section 4.2.3."""

@@ -90,6 +90,11 @@ class Folder:
         self._root = os.open(self.root, _FOLDER)
         self._objects = os.open("objects", _FOLDER, dir_fd=self._root)
 
+    @property
+    def lock_fd(self) -> int:
+        """Return the descriptor of the lock. The lock holds as long as any process has a copy of it."""
+        return self._lock
+
     def close(self) -> None:
         for fd in (self._objects, self._lock, self._root):
             if fd >= 0:

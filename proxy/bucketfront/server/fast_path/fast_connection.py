@@ -19,28 +19,28 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from aiohttp import web
 
-from bucketfront.cache import Cache, Reader, page_cache
+from bucketfront.cache import Lease, page_cache
 from bucketfront.errors import ProxyError
+from bucketfront.http.grammar import Headers
 from bucketfront.http.ranges import Demand, Span
 from bucketfront.server import client_address
 from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.cut import BrokenOff, Cut, broken_off
-from bucketfront.server.fast_path.prepared import PreparedResponse, PreparedResponses
+from bucketfront.server.fast_path.prepared import LeaseFinder, PreparedResponse, PreparedResponses
 from bucketfront.server.fast_path.recogniser import FORWARDED_FOR, LOGGED, REQUEST_ID, PlainRequest
 from bucketfront.server.http1.connection import Connection, ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.event_loop import InlineEventLoop
-from bucketfront.server.send.sender import Sender, abort
+from bucketfront.server.send.sender import BodyReader, Sender, abort
 from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, SendfileBurst
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST, AccessRecord
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.server.telemetry.logged_fields import LoggedFields
+from bucketfront.server.telemetry.logged_fields import NOTHING, LoggedFields
 from bucketfront.server.telemetry.origin_failure import origin_failure
-from bucketfront.server.telemetry.telemetry import Telemetry
 
 READ_BYTES = 8 << 10  # at once; more than the largest plain request
 RESIDENT_S = 0.1  # that an object sent from memory is expected to stay there; after that the proxy looks again
@@ -48,6 +48,23 @@ MAX_JOIN_BYTES = 4 << 10  # of a response that is copied together, which costs l
 MAX_HELD_BYTES = 64 << 10  # of requests behind a response that is still being sent (docs/invariants.md#memory)
 
 log = logging.getLogger(__name__)
+
+
+class HitRecorder(Protocol):
+    """What counts and logs the responses. `Telemetry` is the implementation in the process that has the cache."""
+
+    def add(
+        self, record: AccessRecord, sent: int, client: str, at: float, seconds: float, fields: LoggedFields = NOTHING
+    ) -> None:
+        """Add one request that ended `at` (seconds since the epoch)."""
+
+
+class LeaseSource(LeaseFinder, Protocol):
+    """The part of the cache that the fast path uses."""
+
+    def record_use(self, lease: Lease, now: float) -> None: ...
+
+    def reader_of(self, lease: Lease) -> BodyReader: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +87,7 @@ class FastPath:
     addresses: ClientAddresses
 
     def __init__(
-        self, cache: Cache, telemetry: Telemetry, clock: Callable[[], float], wall: Callable[[], float]
+        self, cache: LeaseSource, telemetry: HitRecorder, clock: Callable[[], float], wall: Callable[[], float]
     ) -> None:
         self.recognise: Callable[[bytes], PlainRequest | None] = _recognise_none
         self.cache = cache
@@ -100,6 +117,10 @@ def _recognise_none(_: bytes) -> PlainRequest | None:
     return None
 
 
+class Awaited:
+    """What a subclass waits for before it serves what it holds."""
+
+
 class FastConnection(Connection):
     """`_sending` is what continues a response, and `_held` are the bytes that arrive meanwhile.
 
@@ -119,7 +140,7 @@ class FastConnection(Connection):
         self._socket = -1  # the transport's descriptor, or -1 under TLS
         self._end_of_head = b"\r\n"
         self._held = b""
-        self._sending: asyncio.Task[None] | SendfileBurst | None = None
+        self._sending: asyncio.Task[None] | SendfileBurst | Awaited | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -129,8 +150,18 @@ class FastConnection(Connection):
             self._socket = transport.get_extra_info("socket").fileno()
             if isinstance(self.loop, InlineEventLoop):
                 self.loop.selector.inline_readers[self._socket] = self._read_inline
-        elif self.response_fields:
-            lines = (f"{name}: {value}\r\n" for name, value in self.response_fields)
+        self.end_heads_with(self.response_fields)
+
+    def leave_to_transport(self) -> None:
+        """Read and write by asyncio's transport alone, as under TLS."""
+        if isinstance(self.loop, InlineEventLoop):
+            self.loop.selector.inline_readers.pop(self._socket, None)
+        self._socket = -1
+
+    def end_heads_with(self, fields: Headers) -> None:
+        """Let each response of the fast path have these fields."""
+        if fields:
+            lines = (f"{name}: {value}\r\n" for name, value in fields)
             self._end_of_head = "".join((*lines, "\r\n")).encode("ascii")
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -143,7 +174,7 @@ class FastConnection(Connection):
         self._socket = -1
         held, self._held = self._held, b""
         if held:
-            super().data_received(held)  # its writes may have to be carried out
+            self._pass_on(held)  # its writes may have to be carried out
         super().connection_lost(exc)
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
@@ -157,10 +188,18 @@ class FastConnection(Connection):
     # --- requests ------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Serve bytes that have arrived now, or were held."""
         if self._sending is not None:
             self._hold(data)
         elif not (self.is_at_rest() and self._serve(data)):
-            super().data_received(data)
+            self._pass_on(data)
+
+    def _pass_on(self, data: bytes) -> None:
+        """Have bytes served that are no plain request, or not one that the fast path serves."""
+        super().data_received(data)
 
     def end_received(self) -> bool:
         if self._sending is None:
@@ -183,7 +222,7 @@ class FastConnection(Connection):
             return False  # the transport sees the end of the stream as well
         try:
             if not self._serve(data):
-                super().data_received(data)
+                self._pass_on(data)
         except Exception:
             log.exception("a request failed with an unexpected error")
             abort(self)
@@ -288,14 +327,14 @@ class FastConnection(Connection):
         except OSError:
             on_end(at)  # the process has no descriptor left
 
-    def _end_burst(self, response: PreparedResponse, reader: Reader, began: float, at: int) -> None:
+    def _end_burst(self, response: PreparedResponse, reader: BodyReader, began: float, at: int) -> None:
         if at < response.stop:
             self._send_in_task(response, reader, at, began)
             return
         reader.close()
         self._finish(self._begun[0], at - response.start, began)
 
-    def _send_in_task(self, response: PreparedResponse, reader: Reader, at: int, began: float) -> None:
+    def _send_in_task(self, response: PreparedResponse, reader: BodyReader, at: int, began: float) -> None:
         sender = Sender(reader, (Span(at, response.stop),), Demand.BOUNDED, response.min_rate)
         task = self._sending = self.loop.create_task(self._run_sender(sender))
         # A callback, because a task that is cancelled before its first step runs none of its own code.
@@ -313,7 +352,7 @@ class FastConnection(Connection):
         finally:
             await sender.close()
 
-    def _end_task(self, task: "asyncio.Task[None]", sent: int, reader: Reader, began: float) -> None:
+    def _end_task(self, task: "asyncio.Task[None]", sent: int, reader: BodyReader, began: float) -> None:
         reader.close()
         record, _ = self._begun
         error = None if task.cancelled() else task.exception()
@@ -336,10 +375,14 @@ class FastConnection(Connection):
         self._sending = None
         if self.transport is None or self.transport.is_closing():
             return  # `connection_lost` looks at what is held
-        held, self._held = self._held, b""
         self.count_request(now)
+        self._after_response()
+
+    def _after_response(self) -> None:
+        """Continue with the requests that arrived meanwhile."""
+        held, self._held = self._held, b""
         if held:
-            self.data_received(held)
+            self._take(held)
         if self.has_ended and self._sending is None:
             self.close_unless_responding()
         self.resume_transport_reading()
@@ -407,7 +450,7 @@ class FastConnectionServer(ConnectionServer):
         **options: Any,
     ) -> None:
         super().__init__(handler, limit, on_refused, **options)
-        self._path = path
+        self.path = path
 
     def __call__(self) -> web.RequestHandler:
-        return FastConnection(self, self.limit, self._path, **self.connection_options)
+        return FastConnection(self, self.limit, self.path, **self.connection_options)

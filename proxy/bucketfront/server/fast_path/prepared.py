@@ -8,8 +8,9 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
-from bucketfront.cache import Absence, Cache, Lease
+from bucketfront.cache import Absence, Lease
 from bucketfront.errors import ProxyError
 from bucketfront.http import s3_requests
 from bucketfront.http.cache_status import CacheStatus
@@ -19,6 +20,7 @@ from bucketfront.http.plan import Plan, RequestHead, plan
 from bucketfront.http.presentation import may_have_coding, present
 from bucketfront.http.ranges import Span
 from bucketfront.http.s3_requests import Dialect
+from bucketfront.keys import ObjectKey
 from bucketfront.server import representation
 from bucketfront.server.cors import Cors
 from bucketfront.server.fast_path.recogniser import FIRST, KEYED_FIELDS, LAST, RESPONSE_KEY, PlainRequest
@@ -115,10 +117,18 @@ class _ResponseTemplate:
         return PreparedResponse(self.lease, head, start, stop, self.range_record, self.min_rate)
 
 
+class LeaseFinder(Protocol):
+    """The part of the cache in which responses are found."""
+
+    def lease(self, key: ObjectKey) -> Lease | None: ...
+
+    def absence(self, key: ObjectKey) -> Absence | None: ...
+
+
 class PreparedResponses:
     """All prepared responses of the listener. It belongs to the event loop of its requests."""
 
-    def __init__(self, cache: Cache, router: Router, cors: Cors, rules: Rules, pipeline: Pipeline) -> None:
+    def __init__(self, cache: LeaseFinder, router: Router, cors: Cors, rules: Rules, pipeline: Pipeline) -> None:
         self._cache = cache
         self._router = router
         self._cors = cors

@@ -73,6 +73,7 @@ PRIVATE_MEMBERS = (
     PrivateMember(BaseProtocol, "_drain_helper", "waits until the client has taken what was written"),
     PrivateMember(web.Server, "_loop", "the factory of connections needs what the server was given"),
     PrivateMember(web.Server, "_kwargs", "as `_loop`"),
+    PrivateMember(web.BaseRequest, "_prepare_hook", "no head leaves before front ends know what was invalidated"),
     PrivateMember(web.StreamResponse, "_send_headers_immediately", "one segment holds the head and the first bytes"),
     PrivateMember(web.StreamResponse, "_write_headers", "fields that are not UTF-8 are sent as the origin sent them"),
     PrivateMember(web.StreamResponse, "_payload_writer", "as `_write_headers`"),
@@ -174,6 +175,9 @@ class AiohttpConnection(web.RequestHandler):
     def handler_task(self) -> "asyncio.Task[None] | None":
         return self._task_handler
 
+    async def before_head(self) -> None:
+        """Wait until a response may begin."""
+
     @property
     def is_draining(self) -> bool:
         """Return whether a response whose head leaves now is the last one of the connection, and has to say so."""
@@ -255,6 +259,14 @@ class AiohttpServer(web.Server):
     def connection_options(self) -> dict[str, Any]:
         """Return the arguments with which aiohttp would make a connection."""
         return {"loop": self._loop, **self._kwargs}
+
+
+class Request(web.BaseRequest):
+    """aiohttp's request, whose connection decides when the head of its response may leave."""
+
+    async def _prepare_hook(self, _: web.StreamResponse) -> None:
+        if isinstance(self.protocol, AiohttpConnection):
+            await self.protocol.before_head()
 
 
 class DeferredHeadResponse(web.StreamResponse):

@@ -46,10 +46,24 @@ class _Watched:
         )
 
 
-class CertificateWatch:
-    """Watches the TLS of some listeners. `clock` is wall time in seconds since the epoch."""
+def _ignore() -> None:
+    """Do nothing, because only this process serves the certificates."""
 
-    def __init__(self, listeners: Sequence[ServerTls], troubles: Troubles, clock: Callable[[], float]) -> None:
+
+class CertificateWatch:
+    """Watches the TLS of some listeners. `clock` is wall time in seconds since the epoch.
+
+    `on_renewal` is called each time that certificates were read again.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[ServerTls],
+        troubles: Troubles,
+        clock: Callable[[], float],
+        on_renewal: Callable[[], None] = _ignore,
+    ) -> None:
+        self._on_renewal = on_renewal
         self._watched = [_Watched(tls) for tls in listeners]
         self._troubles = troubles
         self._clock = clock
@@ -88,6 +102,7 @@ class CertificateWatch:
         tls.loaded, watched.seen, watched.refused = loaded, loaded.files, loaded.files
         watched.reminded_at = float("-inf")
         self._troubles.succeeded(watched.unusable.__eq__)
+        self._on_renewal()
         log.info(
             "the certificates of %s were read: %s", tls.name, ", ".join(str(one.path) for one in loaded.certificates)
         )

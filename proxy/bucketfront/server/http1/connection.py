@@ -21,7 +21,7 @@ See docs/invariants.md#memory, docs/invariants.md#deadlines-everywhere and docs/
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -41,6 +41,7 @@ from bucketfront.server.http1.aiohttp_private import (
     RESPONSE_FIELDS,
     AiohttpConnection,
     AiohttpServer,
+    Request,
     is_refused,
     limit_read_size,
     unsent_bytes,
@@ -72,14 +73,17 @@ _REFUSALS = {
 }
 
 
+Gate = Callable[[], Awaitable[None]]
+
+
 def _ignore(exchange: Exchange, status: int) -> None:
     """Do nothing, for a listener without a log."""
 
 
 class Connection(AiohttpConnection):
     __slots__ = (
-        "_body", "_has_served", "_head_timer", "_limit", "_lingers", "_on_refused", "_receiver", "_under_way",
-        "carries_out", "client_certificate", "has_ended", "is_stopped", "response_fields",
+        "_body", "_has_served", "_head_timer", "_limit", "_lingers", "_made_by", "_on_refused", "_receiver",
+        "_under_way", "carries_out", "client_certificate", "has_ended", "is_stopped", "response_fields",
     )  # fmt: skip
 
     is_stopped: bool  # the proxy ended the request under way, because it stops
@@ -98,6 +102,7 @@ class Connection(AiohttpConnection):
         super().__init__(manager, **options)
         self._limit = limit
         self._on_refused = manager.on_refused if isinstance(manager, ConnectionServer) else _ignore
+        self._made_by = manager
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.is_stopped = self.has_ended = self.carries_out = self._has_served = self._lingers = False
@@ -212,6 +217,10 @@ class Connection(AiohttpConnection):
             and self.transport is not None
             and not self.transport.get_write_buffer_size()
         )
+
+    async def before_head(self) -> None:
+        if isinstance(self._made_by, ConnectionServer) and self._made_by.gate is not None:
+            await self._made_by.gate()
 
     def idle_since(self) -> float | None:
         return None if self.sends_outside_aiohttp() or not self.is_at_rest() else self.last_used
@@ -461,7 +470,8 @@ def _is_whole_write(method: str, body: StreamReader) -> bool:
 class ConnectionServer(AiohttpServer):
     """Makes the connections of a listener. `limit` counts those that go on without a client.
 
-    `on_refused` gets each request that the parser refuses, with the status of its response. No handler sees it.
+    `on_refused` gets each request that the parser refuses, with the status of its response. No handler sees it. No head
+    of a response leaves before `gate` has returned.
     """
 
     def __init__(
@@ -473,6 +483,7 @@ class ConnectionServer(AiohttpServer):
     ) -> None:
         self.limit = limit
         self.on_refused = on_refused
+        self.gate: Gate | None = None
         # `finish_response` drains bodies with a bound. aiohttp's own lingering has none.
         super().__init__(handler, request_factory=self._request, **{**options, "lingering_time": 0.0})
 
@@ -492,7 +503,7 @@ class ConnectionServer(AiohttpServer):
         assert isinstance(protocol, Connection)
         if is_refused(message):
             message = message._replace(version=HttpVersion11)
-        request = web.BaseRequest(message, payload, protocol, writer, task, protocol.loop)
+        request = Request(message, payload, protocol, writer, task, protocol.loop)
         protocol.begin_request(request)
         return request
 

@@ -113,6 +113,10 @@ class ConnectionPlace:
             leave()
 
 
+def _none() -> int:
+    return 0
+
+
 class ConnectionLimit:
     """At most `limit` connections are `open` at a time, of which one client has the share `share_of_one`, from 0 to 1.
 
@@ -132,6 +136,7 @@ class ConnectionLimit:
         self.share_of_one = share_of_one
         self.has_share = has_share
         self.open = 0
+        self.elsewhere: Callable[[], int] = _none
         self.leaving = 0
         self.refused = 0
         self.made_way = 0
@@ -141,6 +146,11 @@ class ConnectionLimit:
         self._clients: dict[str, _Client] = {}
         self._beyond: set[_Client] = set()  # those that have more than their share
         self._places: dict[Occupant, ConnectionPlace] = {}
+
+    @property
+    def total(self) -> int:
+        """Return the number of open connections of all processes. `elsewhere` returns those of the others."""
+        return self.open + self.elsewhere()
 
     def acquire(self) -> None:
         """Count a request that goes on without its connection."""

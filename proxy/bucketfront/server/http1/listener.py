@@ -51,7 +51,7 @@ class ListenSite:
     """One place of a listener, and what its connections begin with: a PROXY header, TLS, or HTTP.
 
     `has_tls_on_unix` is true if TLS holds for Unix sockets too. `inherited` are sockets that another process has bound
-    for the place.
+    for the place. A socket that is shared with other processes gives each of them one connection at a time.
     """
 
     place: ListenPlace
@@ -59,6 +59,7 @@ class ListenSite:
     has_tls_on_unix: bool = True
     headers: ProxyHeaders | None = None
     inherited: tuple[socket.socket, ...] = ()
+    is_shared: bool = False
 
     def has_tls(self, bound: socket.socket) -> bool:
         """Return whether connections of a socket begin with TLS."""
@@ -89,14 +90,14 @@ class Listener:
         self.address = ""
         self.descriptions: tuple[str, ...] = ()
 
-    async def start(self) -> None:
-        """Bind all sockets, then accept. Raises CannotListen."""
+    async def start(self, *, accepts: bool = True) -> None:
+        """Bind all sockets, then accept, unless another process does. Raises CannotListen."""
         await self._runner.setup()
         self._bound += (BoundedSite(self._runner, site, self._connections) for site in self._sites)
         for site in self._bound:
             await site.bind()
         for site in self._bound:
-            await site.start()
+            await site.start(accepts=accepts)
         self.address = self._bound[0].address
         self.descriptions = tuple(site.description for site in self._bound)
 
@@ -130,6 +131,17 @@ class Listener:
         """Close the sockets, which another process has as well. Connections stay open."""
         for site in self._bound:
             site.give_away()
+
+    def descriptors(self) -> list[list[int]]:
+        """Return the listening sockets of each site, for a process that accepts in place of this one."""
+        return [site.descriptors() for site in self._bound]
+
+    def adopt(self, handed: socket.socket, client: str, make: Callable[[], asyncio.BaseProtocol] | None = None) -> None:
+        """Serve a connection that another process has accepted. `client` is the address of its client.
+
+        TLS has ended in the other process. `make` makes the protocol, if it is not that of an accepted connection.
+        """
+        self._bound[0].adopt(handed, client, make)
 
     def begin_to_drain(self) -> None:
         """Let each response that begins from now on be the last of its connection, which its head says."""
@@ -196,14 +208,15 @@ class BoundedSite(AiohttpSite):
             None, ListenSockets, self._site.place, self._site.inherited
         )
 
-    async def start(self) -> None:
-        """Accept connections. Call `bind` before. Raises CannotListen."""
+    async def start(self, *, accepts: bool = True) -> None:
+        """Accept connections, unless another process does. Call `bind` before. Raises CannotListen."""
         assert self._sockets is not None
         await self.register()
         self._sockets.listen(MAX_BACKLOG)
         self.address = self._sockets.address(self._site.has_tls)
         self.description = self._sockets.description(self._site.has_tls)
-        self.resume()
+        if accepts:
+            self.resume()
 
     @property
     def sockets(self) -> tuple[ListenPlace, list[socket.socket]]:
@@ -216,6 +229,18 @@ class BoundedSite(AiohttpSite):
         for listener in self._sockets.sockets:
             self._accepting.append(listener)
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def descriptors(self) -> list[int]:
+        return [] if self._sockets is None else [one.fileno() for one in self._sockets.sockets]
+
+    def adopt(self, handed: socket.socket, client: str, make: _ProtocolFactory | None) -> None:
+        """Serve a connection that was accepted elsewhere."""
+        accepted = _AcceptedSocket(handed, (client, 0))
+        accepted.client = client
+        factory = self._admit(accepted, _AcceptedConnection(make or self.connection_factory, accepted), is_plain=True)
+        if factory is not None:
+            accepted.setblocking(False)
+            self._connecting.start(self._connect(factory, accepted, None))
 
     def pause(self) -> None:
         """Accept no connections until `resume`."""
@@ -247,6 +272,8 @@ class BoundedSite(AiohttpSite):
     def _accept(self, listener: socket.socket) -> None:
         # A new connection needs a few turns until its request is read, and should not have to make way before.
         at_once = max(1, min(MAX_ACCEPTS_PER_TURN, self._connections.limit // TURNS_TO_FILL))
+        if self._site.is_shared:
+            at_once = 1
         for _ in range(at_once):
             try:
                 accepted, address = listener.accept()
@@ -281,7 +308,7 @@ class BoundedSite(AiohttpSite):
         accepted.setblocking(False)
         headers, peer = self._site.headers, accepted.client
         if headers is None or not headers.are_due(peer):
-            self._connecting.start(self._connect(factory, accepted))
+            self._connecting.start(self._connect(factory, accepted, self._site.tls_of(accepted)))
             return
         occupant.awaits_header = True
         task = self._awaiting_headers.start(headers.client(accepted, peer))
@@ -307,9 +334,11 @@ class BoundedSite(AiohttpSite):
             if admitted is None:
                 return
             factory = admitted
-        self._connecting.start(self._connect(factory, accepted))
+        self._connecting.start(self._connect(factory, accepted, self._site.tls_of(accepted)))
 
-    def _admit(self, accepted: "_AcceptedSocket", occupant: "_AcceptedConnection") -> _ProtocolFactory | None:
+    def _admit(
+        self, accepted: "_AcceptedSocket", occupant: "_AcceptedConnection", *, is_plain: bool = False
+    ) -> _ProtocolFactory | None:
         """Give the connection a place, and return what makes its protocol. Returns None if it was closed."""
         connections, now = self._connections, asyncio.get_running_loop().time()
         before = connections.made_way
@@ -323,7 +352,7 @@ class BoundedSite(AiohttpSite):
             connections.rejected()
             accepted.hold(connections.rejected_closed)
             return RefusedConnection
-        refuse_at_once(accepted, is_plain=self._site.tls_of(accepted) is None)
+        refuse_at_once(accepted, is_plain=is_plain or self._site.tls_of(accepted) is None)
         return None
 
     def _report(self, now: float) -> None:
@@ -340,8 +369,7 @@ class BoundedSite(AiohttpSite):
             *(connections.open, connections.limit, name or UNIX_PEER, most, closed, refused),
         )
 
-    async def _connect(self, factory: _ProtocolFactory, accepted: "_AcceptedSocket") -> None:
-        tls = self._site.tls_of(accepted)
+    async def _connect(self, factory: _ProtocolFactory, accepted: "_AcceptedSocket", tls: ServerTls | None) -> None:
         protocol_factory = factory if tls is None else _behind_tls(tls, factory, accepted.client)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(protocol_factory, accepted)

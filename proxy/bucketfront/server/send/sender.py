@@ -5,10 +5,10 @@ An error after the head aborts the connection. The sender never pads a response,
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import Protocol
 
-from bucketfront.cache import Reader, Region, page_cache
+from bucketfront.cache import Region, page_cache
 from bucketfront.errors import BodyTruncated, OriginError, StoreError
 from bucketfront.http.ranges import Demand, Span
 from bucketfront.server.client_progress import ClientWatch
@@ -45,6 +45,31 @@ class BodyWriter(Protocol):
     async def write(self, data: bytes) -> None: ...
 
 
+class BodyReader(Protocol):
+    """The part of a reader that a sender uses: `Reader` of the cache has all of it."""
+
+    @property
+    def region(self) -> Region | None: ...
+
+    def expect(self, span: Span, demand: Demand = Demand.BOUNDED) -> None: ...
+
+    def announce_later(self, spans: Iterable[Span]) -> None: ...
+
+    async def readable(self, offset: int) -> int: ...
+
+    def held(self, span: Span) -> int: ...
+
+    def is_sound(self, span: Span) -> bool: ...
+
+    async def load(self, span: Span) -> None: ...
+
+    async def read(self, span: Span) -> bytes: ...
+
+    def stream(self, span: Span, *, continues: bool = False) -> AsyncGenerator[bytes, None]: ...
+
+    def close(self) -> None: ...
+
+
 class Sender:
     """Sends the pieces of one response: spans of the reader's object, and the framing between them.
 
@@ -52,7 +77,7 @@ class Sender:
     client asked for, and `min_rate` the lowest rate at which it must take that, in bytes per second.
     """
 
-    def __init__(self, reader: Reader, pieces: tuple[bytes | Span, ...], demand: Demand, min_rate: int) -> None:
+    def __init__(self, reader: BodyReader, pieces: tuple[bytes | Span, ...], demand: Demand, min_rate: int) -> None:
         self._reader = reader
         self._pieces = pieces
         self._demand = demand

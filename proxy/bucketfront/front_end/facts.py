@@ -1,0 +1,95 @@
+"""Leases and finished requests as facts of messages, and back."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bucketfront.cache import Lease, Region
+from bucketfront.http.metadata import Metadata
+from bucketfront.keys import ObjectKey
+from bucketfront.server.cut import Cut
+from bucketfront.server.telemetry.access_log import LAST, AccessRecord, FinishedRequest
+from bucketfront.server.telemetry.logged_fields import LoggedFields
+
+Facts = dict[str, Any]
+
+_OF_RECORD = ("method", "path", "status", "cache", "outcome", "mount", "size", "first_byte", "fault")
+
+
+def facts_of_lease(lease: Lease, number: int) -> Facts:
+    """Return the facts of a lease without its body and its file, both of which travel beside them."""
+    metadata = lease.metadata
+    return {
+        "number": number,
+        "key": lease.key,
+        "etag": metadata.etag,
+        "size": metadata.size,
+        "last_modified": metadata.last_modified,
+        "headers": metadata.headers,
+        "age": metadata.age,
+        "version": metadata.version,
+        "offset": lease.region.offset,
+        "length": lease.region.length,
+        "validated_at": lease.validated_at,
+        "fresh_until": lease.fresh_until,
+    }
+
+
+def lease_of(facts: Facts, descriptor: int, body: bytes | None) -> Lease:
+    """Return the lease of a front end. Its `entry_id` is the number of the lease."""
+    metadata = Metadata(
+        facts["etag"],
+        facts["size"],
+        facts["last_modified"],
+        tuple((name, value) for name, value in facts["headers"]),
+        facts["age"],
+        facts["version"],
+    )
+    region = Region(descriptor, facts["offset"], facts["length"])
+    return Lease(
+        key_of(facts["key"]), facts["number"], metadata, region, facts["validated_at"], facts["fresh_until"], body
+    )
+
+
+def key_of(fact: Sequence[Any]) -> ObjectKey:
+    bucket, key, version = fact
+    return ObjectKey(bucket, key, version)
+
+
+def facts_of_requests(requests: Iterable[FinishedRequest]) -> Facts:
+    """Return the facts of requests of the fast path. Each record occurs once, and requests have its number."""
+    numbers: dict[int, int] = {}
+    records: list[Facts] = []
+    lines: list[list[Any]] = []
+    for record, sent, client, at, seconds, fields in requests:
+        number = numbers.get(id(record))
+        if number is None:
+            number = numbers[id(record)] = len(records)
+            facts = {name: getattr(record, name) for name in _OF_RECORD}
+            records.append({**facts, "key": record.key, "cut": None if record.cut is None else record.cut.value})
+        texts = [value.decode("latin-1") if isinstance(value, bytes) else value for value in fields]
+        lines.append([number, sent, client, at, seconds, texts])
+    return {"records": records, "requests": lines}
+
+
+def requests_of(facts: Facts) -> list[FinishedRequest]:
+    records = [_record_of(one) for one in facts["records"]]
+    return [
+        (records[number], sent, client, at, seconds, _fields_of(texts))
+        for number, sent, client, at, seconds, texts in facts["requests"]
+    ]
+
+
+def _record_of(facts: Facts) -> AccessRecord:
+    key, cut = facts["key"], facts["cut"]
+    plain = {name: facts[name] for name in _OF_RECORD}
+    if plain["first_byte"] == LAST:
+        plain["first_byte"] = LAST  # it is compared by identity
+    return AccessRecord(
+        **plain,
+        key=None if key is None else key_of(key),
+        cut=None if cut is None else Cut(cut),
+    )
+
+
+def _fields_of(texts: Sequence[str | None]) -> LoggedFields:
+    return tuple(None if text is None else text.encode("latin-1") for text in texts)

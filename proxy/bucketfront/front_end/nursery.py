@@ -1,0 +1,25 @@
+"""The process that forks front ends, as its owner sees it. `__main__` is what runs there."""
+
+import socket
+import subprocess
+import sys
+
+from bucketfront.front_end.channel import channel_pair
+
+
+class Nursery:
+    """A running nursery. It ends with the thread that has started it, or by `close`."""
+
+    def __init__(self) -> None:
+        self._commands, theirs = channel_pair()
+        with theirs:
+            self._process = subprocess.Popen([sys.executable, "-m", "bucketfront.front_end"], stdin=theirs.fileno())
+
+    def fork(self, channel: socket.socket) -> None:
+        """Have a front end forked that has this end of a channel. Raises OSError if the nursery is gone."""
+        socket.send_fds(self._commands, [b"\0"], (channel.fileno(),))
+
+    def close(self) -> None:
+        """End the nursery, and wait for that. The kernel ends the front ends that are left."""
+        self._commands.close()
+        self._process.wait()

@@ -1,0 +1,324 @@
+"""Processes that serve hits beside the owner of the cache: to clients all of them are one proxy (I36)."""
+
+import asyncio
+import os
+import signal
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from certificates import localhost_certificate
+from proxy_under_test import S3, Proxy, StartProxy, pattern
+from wire import Connection, connected, message
+
+from bucketfront.front_end import lease_grants
+from bucketfront.front_end.nursery import Nursery
+from bucketfront.takeover.successor import Successor, TakeOverFailed
+
+WORKERS = 2
+CONNECTIONS = 8  # enough that each front end has some, whichever the kernel chooses
+KIB = 1 << 10
+SIZES = (0, 1, 1000, 16 * KIB, 100 * KIB, 300_000)  # from memory, in one write, by sendfile, in a burst
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    running = Nursery()
+    yield running
+    running.close()
+
+
+Start = Callable[..., Awaitable[Proxy]]
+
+
+@pytest.fixture
+def start_two(start: StartProxy) -> Start:
+    """Start a proxy with two front ends."""
+
+    async def started(**sections: Any) -> Proxy:
+        server = {"workers": WORKERS, **sections.pop("server", {})}
+        return await start(server=server, **sections)
+
+    return started
+
+
+@pytest.fixture
+async def two(start_two: Start) -> Proxy:
+    return await start_two()
+
+
+def front_ends(proxy: Proxy) -> list[int]:
+    """Return the process ids of the front ends."""
+    assert proxy.app.front_ends is not None
+    return proxy.app.front_ends.processes
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def warm(proxy: Proxy, *targets: str) -> None:
+    """Have the objects in the cache, whole."""
+    for target in targets:
+        assert (await proxy.get(target)).status == 200
+    await proxy.settled()
+
+
+async def requests_counted(proxy: Proxy) -> float:
+    """Return how many requests the metrics have."""
+    lines = (await proxy.admin("GET", "/metrics")).body.decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("bucketfront_requests_total{"))
+
+
+async def test_hits_need_no_owner(two: Proxy, s3: S3) -> None:
+    """Hits of each size are the object's bytes, whole and in part, and none of them opens a connection of the owner."""
+    bodies = {f"/{size}": pattern(size) for size in SIZES}
+    for target, body in bodies.items():
+        s3.put(target[1:], body)
+    await warm(two, *bodies)
+    async with two.connection() as connection:
+        for _ in range(3):
+            for target, body in bodies.items():
+                response = await connection.request("GET", target)
+                assert (response.status, response.body) == (200, body)
+                assert response.cache_status.startswith("hit")
+                if body:
+                    part = await connection.request("GET", target, {"Range": "bytes=-500"})
+                    assert (part.status, part.body) == (206, body[-500:])
+                assert (await connection.request("HEAD", target)).headers["Content-Length"] == str(len(body))
+        await two.until(lambda: two.app.connection_limit.total == 1)
+        assert two.app.connection_limit.open == 0
+
+
+async def test_a_connection_moves_with_its_requests(two: Proxy, s3: S3) -> None:
+    """One connection has hits, misses, writes and errors in turn, in order, and rests at a front end after a hit."""
+    s3.put("hit", b"hit")
+    await warm(two, "/hit")
+    async with two.connection() as connection:
+        for number in range(5):
+            assert (await connection.request("GET", "/hit")).body == b"hit"
+            body = b"%d" % number
+            put = await connection.request("PUT", f"/written{number}", {"Content-Length": "1"}, body)
+            assert put.status == 201
+            assert (await connection.request("GET", f"/written{number}")).body == body
+            assert (await connection.request("GET", "/absent")).status == 404
+        for _ in range(70):
+            assert (await connection.request("GET", "/hit")).body == b"hit"
+        await two.until(lambda: two.app.connection_limit.total == 1)
+        assert two.app.connection_limit.open == 0
+
+
+async def test_pipelined_requests_keep_their_order(two: Proxy, s3: S3) -> None:
+    """Requests that arrive in one piece, hits among misses, have their responses in order."""
+    bodies = {f"/{number}": pattern(20_000, seed=number) for number in range(6)}
+    for target, body in bodies.items():
+        s3.put(target[1:], body)
+    await warm(two, "/1", "/3", "/5")
+    async with two.connection() as connection:
+        for _ in range(3):
+            await connection.send(b"".join(message("GET", target, None, None) for target in bodies))
+            for body in bodies.values():
+                assert (await connection.response()).body == body
+
+
+async def test_requests_are_counted_once(two: Proxy, s3: S3) -> None:
+    """The metrics have each request once, in the scrape behind it, whichever process served it (honest figures)."""
+    s3.put("x", b"data")
+    await warm(two, "/x")
+    before = await requests_counted(two)
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(two.address)) for _ in range(CONNECTIONS)]
+        for number in range(1, 6):
+            await asyncio.gather(*(client.request("GET", "/x") for client in clients))
+            assert await requests_counted(two) == before + number * CONNECTIONS
+    lines = [line for line in two.log if line["path"] == "/x"]
+    assert len(lines) == 5 * CONNECTIONS + 1
+    assert {line["cache"].partition(";")[0] for line in lines[1:]} == {"hit"}
+    assert two.figures["hits"] == 5 * CONNECTIONS
+
+
+@pytest.mark.parametrize("change", ["purge", "put", "delete", "soft"])
+async def test_no_response_is_stale_after_a_change(two: Proxy, s3: S3, change: str) -> None:
+    """No response that begins after the response to a change has what was changed, on any connection.
+
+    (docs/invariants.md: read your writes; all processes are one)
+    """
+    s3.put("x", b"0")
+    await warm(two, "/x")
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(two.address)) for _ in range(CONNECTIONS)]
+        for number in range(1, 30):
+            await asyncio.gather(*(client.request("GET", "/x") for client in clients))
+            body = b"%d" % number
+            if change == "put":
+                assert (await two.request("PUT", "/x", {"Content-Length": str(len(body))}, body)).status in (200, 201)
+            elif change == "delete":
+                assert (await two.request("DELETE", "/x")).status == 204
+            else:
+                s3.put("x", body)
+                wish = b'{"paths": ["/x"], "soft": %s}' % (b"true" if change == "soft" else b"false")
+                assert (await two.admin("POST", "/api/v1/purge", wish)).status == 200
+            responses = await asyncio.gather(*(client.request("GET", "/x") for client in clients))
+            expected = (404, None) if change == "delete" else (200, body)
+            found = {(one.status, None if change == "delete" else one.body) for one in responses}
+            assert found == {expected}
+            if change == "delete":
+                s3.put("x", body)
+                await two.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')
+        assert two.app.connection_limit.refused == 0
+
+
+async def test_readers_never_go_back(two: Proxy, s3: S3) -> None:
+    """While one client writes versions, each other one sees none that is older than the newest that was confirmed."""
+    confirmed, ended = 0, asyncio.Event()
+    s3.put("x", b"0")
+    await warm(two, "/x")
+
+    async def read(client: Connection) -> int:
+        count = 0
+        while not ended.is_set():
+            since = confirmed
+            response = await client.request("GET", "/x")
+            assert response.status == 200
+            assert int(response.body) >= since
+            count += 1
+        return count
+
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(two.address)) for _ in range(CONNECTIONS)]
+        readers = [asyncio.create_task(read(client)) for client in clients]
+        async with two.connection() as writer:
+            for number in range(1, 60):
+                body = b"%d" % number
+                response = await writer.request("PUT", "/x", {"Content-Length": str(len(body))}, body)
+                assert response.status in (200, 201)
+                confirmed = number
+        ended.set()
+        assert min(await asyncio.gather(*readers)) > 0
+
+
+async def test_a_stopped_front_end_holds_no_purge(two: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A front end that does not acknowledge is ended, so that a purge is complete when its response comes."""
+    monkeypatch.setattr(lease_grants, "ACKNOWLEDGE_TIMEOUT_S", 0.05)
+    s3.put("x", b"old")
+    await warm(two, "/x")
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(two.address)) for _ in range(CONNECTIONS)]
+        for _ in range(3):
+            await asyncio.gather(*(client.request("GET", "/x") for client in clients))
+        first, second = front_ends(two)
+        os.kill(first, signal.SIGSTOP)
+        s3.put("x", b"new")
+        assert (await two.admin("POST", "/api/v1/purge", b'{"paths": ["/x"]}')).status == 200
+        assert first not in front_ends(two)
+        responses = await asyncio.gather(*(client.request("GET", "/x") for client in clients), return_exceptions=True)
+        bodies = [one.body for one in responses if not isinstance(one, BaseException)]
+        assert set(bodies) <= {b"new"}
+        await two.until(lambda: len(front_ends(two)) == WORKERS)
+        assert first not in front_ends(two)
+        assert second in front_ends(two)
+        assert (await two.get("/x")).body == b"new"
+
+
+async def test_a_killed_front_end_costs_its_own_connections(two: Proxy, s3: S3) -> None:
+    """After `kill -9` of a front end the others' connections go on, new ones are served, and another one starts."""
+    s3.put("x", b"data")
+    await warm(two, "/x")
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(two.address)) for _ in range(4 * CONNECTIONS)]
+        await asyncio.gather(*(client.request("GET", "/x") for client in clients))
+        os.kill(front_ends(two)[0], signal.SIGKILL)
+        responses = await asyncio.gather(*(client.request("GET", "/x") for client in clients), return_exceptions=True)
+        served = [one for one in responses if not isinstance(one, BaseException)]
+        assert {(one.status, one.body) for one in served} == {(200, b"data")}
+        for _ in range(CONNECTIONS):
+            assert (await two.get("/x")).body == b"data"
+        await two.until(lambda: len(front_ends(two)) == WORKERS)
+
+
+async def test_a_stop_leaves_nothing(two: Proxy, s3: S3) -> None:
+    """After a stop no front end runs, and no descriptor of a file of the cache is open."""
+    s3.put("x", pattern(100_000))
+    await warm(two, "/x")
+    async with two.connection() as connection:
+        await connection.request("GET", "/x")
+        processes = front_ends(two)
+        await two.stop()
+    assert not any(map(is_running, processes))
+
+
+async def test_a_revoked_file_takes_space_until_its_response_ends(two: Proxy, s3: S3) -> None:
+    """The budget counts a purged object as long as a front end sends it (docs/invariants.md#space-bound)."""
+    body = pattern(8 << 20)
+    s3.put("large", body)
+    await warm(two, "/large")
+    entries = two.app.cache_assembly.entries
+    async with two.connection() as warmed:
+        assert (await warmed.request("GET", "/large")).body == body
+        await warmed.send(message("GET", "/large", None, None))
+        head = await warmed.head()
+        assert head.cache_status.startswith("hit")
+        assert (await two.admin("POST", "/api/v1/purge", b'{"all": true}')).status == 200
+        assert entries.budget.used >= len(body)
+        async with asyncio.timeout(60):
+            assert await warmed.reader.readexactly(len(body)) == body
+        await two.until(lambda: entries.budget.used < len(body))
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return localhost_certificate(tmp_path_factory.mktemp("tls"))
+
+
+async def test_tls(start_two: Start, s3: S3, certificate: tuple[Path, Path]) -> None:
+    """Over TLS hits, misses and writes take turns on one connection, with the fields of TLS in each response."""
+    chain, key = certificate
+    tls = {"certificate": str(chain), "key": str(key), "hsts": {"max_age": "1h"}}
+    proxy = await start_two(server={"tls": tls})
+    context = ssl.create_default_context(cafile=str(chain))
+    bodies = {f"/{size}": pattern(size) for size in (1000, 100_000, 3_000_000)}
+    for target, body in bodies.items():
+        s3.put(target[1:], body)
+    async with connected(proxy.address.replace("127.0.0.1", "localhost"), context) as connection:
+        for number in range(4):
+            for target, body in bodies.items():
+                response = await connection.request("GET", target)
+                assert (response.status, response.body) == (200, body)
+                assert response.headers["Strict-Transport-Security"] == "max-age=3600"
+            body = pattern(200_000, seed=number)
+            put = await connection.request("PUT", "/written", {"Content-Length": str(len(body))}, body)
+            assert put.status in (200, 201)
+            assert (await connection.request("GET", "/written")).body == body
+            await proxy.settled()
+
+
+async def test_reload(start_two: Start, s3: S3) -> None:
+    """A reload changes what front ends respond, from the next request on."""
+    s3.put("x", b"data")
+    proxy = await start_two()
+    await warm(proxy, "/x")
+    async with proxy.connection() as connection:
+        for _ in range(2):
+            response = await connection.request("GET", "/x")
+        assert "Access-Control-Allow-Origin" in response.headers
+        settings = proxy.app.settings.model_copy(
+            update={"cors": proxy.app.settings.cors.model_copy(update={"allow_origins": ()})}
+        )
+        renewal = await proxy.app._prepare(settings)
+        renewal.apply()
+        await proxy.app.catch_up()
+        response = await connection.request("GET", "/x")
+        assert "Access-Control-Allow-Origin" not in response.headers
+
+
+async def test_a_take_over_is_refused(two: Proxy) -> None:
+    """No process takes over from one with front ends, which hold its connections, and the operator learns why."""
+    with pytest.raises(TakeOverFailed, match=r"server\.workers"):
+        await Successor.begin(two.app.settings.cache.dir)
