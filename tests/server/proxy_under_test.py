@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import time
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -178,6 +179,11 @@ def settings_of(folder: Path, endpoint: str, bucket: str, **sections: Any) -> Se
     for name, section in sections.items():
         tree[name] = {**tree.get(name, {}), **section} if isinstance(section, dict) else section
     return Settings.model_validate(tree)
+
+
+def copy_cache(proxy: Proxy, folder: Path) -> None:
+    """Copy the cache folder of a running proxy, as a kill would leave it, apart from sockets, which no copy has."""
+    shutil.copytree(proxy.app.settings.cache.dir, folder, ignore=shutil.ignore_patterns("*.sock"))
 
 
 async def until(holds: Callable[[], object], within: float = HANG_S) -> None:

@@ -3,11 +3,10 @@
 import hashlib
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
+from proxy_under_test import BLOCK, S3, Proxy, StartProxy, copy_cache, pattern, until
 from relay import Cut, Seen, canned
 
 from bucketfront.cache import RemovalReason, StorageRefusal
@@ -232,7 +231,7 @@ async def test_after_an_unclean_stop(start: StartProxy, s3: S3, tmp_path: Path, 
     await proxy.settled()
     await proxy.step()
     folder = tmp_path / "copy"
-    shutil.copytree(proxy.app.settings.cache.dir, folder)
+    copy_cache(proxy, folder)
     if damaged is not None:
         (path,) = (folder / "objects").glob("*/*")
         with path.open("r+b") as file:

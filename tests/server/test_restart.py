@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from proxy_under_test import BLOCK, PART, S3, StartProxy, pattern, until
+from proxy_under_test import BLOCK, PART, S3, StartProxy, copy_cache, pattern, until
 from relay import Relay, Seen
 from wire import fetch
 
@@ -113,7 +112,7 @@ async def test_every_moment_of_a_fill(start: StartProxy, s3: S3, tmp_path: Path)
         chunks += 1
         if chunks % 9 == 0:
             copies.append(tmp_path / f"copy{len(copies)}")
-            shutil.copytree(proxy.app.settings.cache.dir, copies[-1])
+            copy_cache(proxy, copies[-1])
             # The next copy finds something in the index too.
             await proxy.app.cache_assembly.flusher.flush()
 
@@ -146,7 +145,7 @@ async def test_damage_after_an_unclean_stop(start: StartProxy, s3: S3, tmp_path:
     await proxy.settled()
     await proxy.step()
     folder = tmp_path / "copy"
-    shutil.copytree(proxy.app.settings.cache.dir, folder)
+    copy_cache(proxy, folder)
     (path,) = (folder / "objects").glob("*/*")
     with path.open("r+b") as file:
         file.seek(2 * BLOCK + 77)
@@ -186,7 +185,7 @@ async def test_damaged_index(start: StartProxy, s3: S3, tmp_path: Path, harm: st
     await proxy.settled()
     await proxy.step()
     folder = tmp_path / "copy"
-    shutil.copytree(proxy.app.settings.cache.dir, folder)
+    copy_cache(proxy, folder)
     database = folder / "index.db"
     match harm:
         case "garbage":

@@ -39,7 +39,7 @@ from bucketfront.server.http1.listener import Listener, ListenSite
 from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets
 from bucketfront.server.http1.proxy_headers import ProxyHeaders
 from bucketfront.server.pipeline import build_pipeline
-from bucketfront.server.server import CONNECTION_OPTIONS, DRAIN_TIMEOUT_S, client_sites, plain_rules
+from bucketfront.server.server import DRAIN_TIMEOUT_S, client_sites, connection_options, plain_rules
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.task_set import TaskSet
 
@@ -198,7 +198,7 @@ class FrontConnectionServer(FastConnectionServer):
     """Makes the connections of a front end."""
 
     def __init__(self, limit: ConnectionLimit, path: FastPath, leases: LeaseTable, owner: FrontEnd) -> None:
-        super().__init__(_no_handler, limit, _ignore, path, **CONNECTION_OPTIONS)
+        super().__init__(_no_handler, limit, _ignore, path, **connection_options())
         self._leases = leases
         self._owner = owner
 

@@ -41,18 +41,6 @@ from bucketfront.tus.manager import UploadManager
 DRAIN_TIMEOUT_S = 25.0  # for running requests to end at a stop; orchestrators kill a process after 30 s
 KEEP_ALIVE_TIMEOUT_S = 75.0  # between two requests of a connection; longer than the 60 s of common load balancers
 
-CONNECTION_OPTIONS: dict[str, Any] = {
-    "handler_cancellation": True,  # a client that leaves frees at once what its read waited for
-    "access_log": None,
-    "read_bufsize": BODY_BUFFER_BYTES,
-    "auto_decompress": False,  # a body is stored as it was sent
-    "keepalive_timeout": KEEP_ALIVE_TIMEOUT_S,
-    "max_line_size": MAX_TARGET_BYTES,
-    "max_field_size": MAX_FIELD_BYTES,
-    "max_headers": MAX_FIELDS,
-}
-"""The options of aiohttp's connections, for the listeners of all processes."""
-
 log = logging.getLogger(__name__)
 
 
@@ -131,6 +119,20 @@ def plain_rules(settings: Settings, pipeline: Pipeline, rules: Rules, cache: Lea
     return PlainRules(recognise, prepared, ClientAddresses(settings.server.trusted_proxies))
 
 
+def connection_options() -> dict[str, Any]:
+    """Return the options of aiohttp's connections, for the listeners of all processes."""
+    return {
+        "handler_cancellation": True,  # a client that leaves frees at once what its read waited for
+        "access_log": None,
+        "read_bufsize": BODY_BUFFER_BYTES,
+        "auto_decompress": False,  # a body is stored as it was sent
+        "keepalive_timeout": KEEP_ALIVE_TIMEOUT_S,
+        "max_line_size": MAX_TARGET_BYTES,
+        "max_field_size": MAX_FIELD_BYTES,
+        "max_headers": MAX_FIELDS,
+    }
+
+
 def client_listener(
     handler: Generations,
     fast_path: FastPath,
@@ -139,7 +141,7 @@ def client_listener(
     telemetry: Telemetry,
 ) -> Listener:
     """Return the listener for clients."""
-    connection_server = FastConnectionServer(handler, connections, telemetry.refused, fast_path, **CONNECTION_OPTIONS)
+    connection_server = FastConnectionServer(handler, connections, telemetry.refused, fast_path, **connection_options())
     return Listener(connection_server, sites, connections, DRAIN_TIMEOUT_S)
 
 
