@@ -16,7 +16,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +60,26 @@ class Message:
 
     def close(self) -> None:
         """Close the descriptors, because the message is not used."""
-        for fd in self.descriptors:
-            os.close(fd)
+        close_all(self.descriptors)
+
+
+def receive_packet(end: socket.socket, max_bytes: int) -> tuple[bytes, tuple[int, ...]]:
+    """Return the next packet with copies of its descriptors, and no bytes once the other end is closed.
+
+    Raises BlockingIOError if none has arrived, another OSError on a failure, and BadMessage if a part of it was lost.
+    """
+    room = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+    data, rights, flags, _ = end.recvmsg(max_bytes, room, socket.MSG_CMSG_CLOEXEC)
+    descriptors = tuple(_descriptors(rights))
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        close_all(descriptors)
+        raise BadMessage("a message is longer than any, or this process may open no more descriptors")
+    return data, descriptors
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 class DescriptorChannel:
@@ -91,17 +109,16 @@ class DescriptorChannel:
 
     async def receive(self) -> Message:
         """Return the next message. Raises ChannelClosed, BadMessage."""
-        room = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
         loop = asyncio.get_running_loop()
         while True:
             try:
-                data, rights, flags, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+                data, descriptors = receive_packet(self._socket, MAX_MESSAGE_BYTES)
             except (BlockingIOError, InterruptedError):
                 await _ready(self._socket, loop.add_reader, loop.remove_reader)
             except OSError as error:
                 raise ChannelClosed(f"the other process is gone: {error.strerror}") from error
             else:
-                return _message(data, tuple(_descriptors(rights)), flags)
+                return _message(data, descriptors)
 
     def close(self) -> None:
         self._socket.close()
@@ -214,14 +231,12 @@ def _descriptors(rights: list[tuple[int, int, bytes]]) -> Iterator[int]:
             yield from found
 
 
-def _message(data: bytes, descriptors: tuple[int, ...], flags: int) -> Message:
+def _message(data: bytes, descriptors: tuple[int, ...]) -> Message:
     """Return what came as a message. Raises ChannelClosed, BadMessage."""
     message = Message({}, descriptors)
     try:
         if not data:
             raise ChannelClosed("the other process is gone")
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise BadMessage("a message is longer than any, or this process may open no more descriptors")
         fields = json.loads(data)
         if not isinstance(fields, dict):
             raise BadMessage("a message has no fields")

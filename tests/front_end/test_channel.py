@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bucketfront.front_end import channel
+from bucketfront import descriptor_channel
 from bucketfront.front_end.channel import MAX_MESSAGE_BYTES, Channel, channel_pair
 from bucketfront.front_end.message import Kind, Message
 
@@ -38,7 +38,7 @@ class End:
         self.arrived = asyncio.Event()
         self.channel = Channel(end, self._take, self._lose)
 
-    def _take(self, message: Message, descriptors: list[int]) -> None:
+    def _take(self, message: Message, descriptors: tuple[int, ...]) -> None:
         self.messages.append(message)
         for descriptor in descriptors:
             self.texts.append(os.pread(descriptor, 100, 0))
@@ -140,7 +140,7 @@ async def test_a_message_without_its_descriptors_ends_the_channel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the kernel could not hand all descriptors over, the message counts for nothing and the channel ends."""
-    monkeypatch.setattr(channel, "MAX_DESCRIPTORS", 1)
+    monkeypatch.setattr(descriptor_channel, "MAX_DESCRIPTORS", 1)
     (tmp_path / "one").write_bytes(b"x")
     with two_ends() as (first, second), (tmp_path / "one").open("rb") as opened:
         first.channel.send(Message(Kind.GRANT), [opened.fileno()] * 9)

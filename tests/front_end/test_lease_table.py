@@ -43,7 +43,7 @@ class Granted:
         )
         facts = facts_of_lease(lease, number)
         facts["key"] = list(facts["key"])
-        self.table.grant(facts, b"" if in_file else body, [descriptor] if in_file else [])
+        self.table.grant(facts, b"" if in_file else body, (descriptor,) if in_file else ())
         if not in_file:
             os.close(descriptor)
         found = self.table.lease(ObjectKey("b", key))

@@ -4,7 +4,6 @@ Messages arrive in the order in which they were sent. A message that the socket 
 those behind it do too, so `send` never blocks. All failures of the socket are one event: the other end is lost.
 """
 
-import array
 import asyncio
 import errno
 import logging
@@ -13,15 +12,15 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from bucketfront.descriptor_channel import BadMessage, close_all, receive_packet
 from bucketfront.front_end.message import Message
 
 MAX_MESSAGE_BYTES = 160 << 10  # below net.core.wmem_default, which bounds a datagram of a Unix socket
-MAX_DESCRIPTORS = 64  # of one message; the kernel's own bound is SCM_MAX_FD, 253
 MAX_PER_TURN = 64  # messages that are received in one turn of the event loop
 
 log = logging.getLogger(__name__)
 
-OnMessage = Callable[[Message, list[int]], None]
+OnMessage = Callable[[Message, tuple[int, ...]], None]
 """Takes a message with its descriptors, which the callee closes."""
 
 
@@ -62,7 +61,7 @@ class Channel:
         self._loop.remove_writer(self._socket)
         self._socket.close()
         for _, descriptors in self._waiting:
-            _close(descriptors)
+            close_all(descriptors)
         self._waiting.clear()
 
     def _is_sent(self, octets: bytes, descriptors: Sequence[int]) -> bool:
@@ -88,7 +87,7 @@ class Channel:
             octets, descriptors = self._waiting[0]
             if not self._is_sent(octets, descriptors):
                 return
-            _close(descriptors)
+            close_all(descriptors)
             self._waiting.popleft()
         if self.is_open:
             self._loop.remove_writer(self._socket)
@@ -98,10 +97,10 @@ class Channel:
             if not self.is_open:
                 return
             try:
-                octets, descriptors = _received(self._socket)
+                octets, descriptors = receive_packet(self._socket, MAX_MESSAGE_BYTES)
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError:
+            except (OSError, BadMessage):
                 self._lose()
                 return
             if not octets:
@@ -110,7 +109,7 @@ class Channel:
             try:
                 message = Message.decoded(octets)
             except (ValueError, IndexError):
-                _close(descriptors)
+                close_all(descriptors)
                 self._lose()
                 return
             try:
@@ -124,22 +123,3 @@ class Channel:
         if self.is_open:
             self.close()
             self._on_lost()
-
-
-def _received(end: socket.socket) -> tuple[bytes, list[int]]:
-    """Return a datagram with its descriptors. Raises OSError, also if the process has no descriptor left for them."""
-    room = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
-    octets, ancillary, flags, _ = end.recvmsg(MAX_MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
-    descriptors = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
-        _close(descriptors)
-        raise OSError(errno.EMFILE, "a message came without all of its descriptors")
-    return octets, list(descriptors)
-
-
-def _close(descriptors: Sequence[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)

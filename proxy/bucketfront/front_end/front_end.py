@@ -105,7 +105,7 @@ class FrontEnd:
 
     # --- messages ------------------------------------------------------------------------------------------
 
-    def _on_message(self, message: Message, passed: list[int]) -> None:
+    def _on_message(self, message: Message, passed: tuple[int, ...]) -> None:
         match message.kind:
             case Kind.GRANT:
                 self._leases.grant(dict(message.facts), bytes(message.data), passed)
@@ -133,7 +133,7 @@ class FrontEnd:
             case _:
                 _end_at_once()
 
-    async def _begin(self, message: Message, passed: list[int]) -> None:
+    async def _begin(self, message: Message, passed: tuple[int, ...]) -> None:
         """Accept connections by the settings of the owner."""
         settings: Settings = pickle.loads(message.data)  # noqa: S301  # nosec B301 - of the owner
         process_log.apply(settings.log)
@@ -172,7 +172,7 @@ class FrontEnd:
                 if one is not None and one.at == present.at:
                     present.adopt(one)
 
-    def _take_back(self, message: Message, passed: list[int]) -> None:
+    def _take_back(self, message: Message, passed: tuple[int, ...]) -> None:
         relay = message.facts.get("relay")
         if relay is not None:
             if relay in self._relays:

@@ -130,7 +130,7 @@ class _FrontEnd:
             self._channel.close()  # it has not begun to serve, and ends by itself
             self._end()
 
-    def _on_message(self, message: Message, passed: list[int]) -> None:
+    def _on_message(self, message: Message, passed: tuple[int, ...]) -> None:
         facts, grants = dict(message.facts), self._parts.grants
         match message.kind:
             case Kind.WANT:

@@ -91,7 +91,7 @@ class LeaseTable:
 
     # --- what the owner sends ------------------------------------------------------------------------------
 
-    def grant(self, facts: Facts, data: bytes, descriptors: list[int]) -> None:
+    def grant(self, facts: Facts, data: bytes, descriptors: tuple[int, ...]) -> None:
         lease = lease_of(facts, descriptors[0] if descriptors else -1, None if descriptors else data)
         if (before := self._by_key.get(lease.key)) is not None:
             self._drop(before)
