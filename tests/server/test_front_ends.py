@@ -4,16 +4,20 @@ import asyncio
 import os
 import signal
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bucketfront_process import bucketfront
 from certificates import localhost_certificate
 from proxy_under_test import S3, Proxy, StartProxy, pattern
+from stopwatch import HANG_S
 from wire import Connection, connected, message
 
+from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.front_end import lease_grants
 from bucketfront.front_end.nursery import Nursery
 from bucketfront.takeover.successor import Successor, TakeOverFailed
@@ -322,3 +326,44 @@ async def test_a_take_over_is_refused(two: Proxy) -> None:
     """No process takes over from one with front ends, which hold its connections, and the operator learns why."""
     with pytest.raises(TakeOverFailed, match=r"server\.workers"):
         await Successor.begin(two.app.settings.cache.dir)
+
+
+def children(process: int) -> list[int]:
+    """Return the process ids of all descendants."""
+    text = Path(f"/proc/{process}/task/{process}/children").read_text()
+    own = [int(one) for one in text.split()]
+    return own + [further for one in own for further in children(one)]
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_front_ends_end_with_their_owner(
+    tmp_path: Path, origin_server: OriginSettings, s3: S3, *, is_stopped: bool
+) -> None:
+    """After `kill -9` of the owner no front end is left, also if it was stopped and could notice nothing."""
+    config = f"""
+server: {{port: 0, workers: {WORKERS}}}
+admin: {{port: 0}}
+origin: {{endpoint_url: "{origin_server.endpoint_url}", credentials: {{access_key_id: a, secret_access_key: b}}}}
+mounts: [{{path: /, bucket: {s3.bucket}}}]
+cache: {{dir: {tmp_path / "cache"}}}
+access_log: {{path: {tmp_path / "log"}}}
+"""
+    with bucketfront(config, tmp_path) as running:
+        processes = children(running.pid)
+        assert len(processes) == 1 + WORKERS
+        if is_stopped:
+            for process in processes:
+                os.kill(process, signal.SIGSTOP)
+        os.kill(running.pid, signal.SIGKILL)
+        deadline = time.monotonic() + HANG_S
+        while (left := [one for one in processes if state_of(one) not in "XZ"]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert left == []
+
+
+def state_of(process: int) -> str:
+    """Return the state of a process as proc(5) has it. A zombie has ended, and X stands for one that is gone."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "X"
