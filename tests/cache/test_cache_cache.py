@@ -574,6 +574,27 @@ async def test_a_purge_is_complete_when_it_returns(tmp_path: Path) -> None:
         assert rig.budget.used == 0
 
 
+async def test_a_purge_by_key_waits_for_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A purge of an object in memory returns once its file is unlinked, and not before (I27)."""
+    async with Rig(tmp_path) as rig:
+        rig.origin.put(content(BLOCK))
+        await rig.get()
+        remove, goes_on = rig.store.remove, asyncio.Event()
+
+        async def held(name: str) -> None:
+            await goes_on.wait()
+            await remove(name)
+
+        monkeypatch.setattr(rig.store, "remove", held)
+        purging = asyncio.create_task(rig.cache.purge([KEY]))
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert not purging.done()
+        goes_on.set()
+        assert await purging == 1
+        assert rig.stored_files() == {}
+
+
 async def test_a_purge_leaves_readers_alone(tmp_path: Path) -> None:
     """A running reader continues with the version that was purged (I1, I18)."""
     async with Rig(tmp_path) as rig:

@@ -59,7 +59,7 @@ BUGS = (
         (
             Edit(
                 "bucketfront.front_end.lease_grants:LeaseGrants._is_due",
-                "any(next(iter(holder.unacknowledged), upto + 1) <= upto for holder in self._holders)",
+                "next(iter(holder.unacknowledged), upto + 1) <= upto",
                 "False",
             ),
         ),
@@ -1686,7 +1686,7 @@ BUGS = (
         24,
         "decompressed",
         "An upload with Content-Encoding is stored decompressed.",
-        (Edit("bucketfront.server.server:client_listener", "auto_decompress=False", "auto_decompress=True"),),
+        (Edit("bucketfront.server.server:connection_options", "'auto_decompress': False", "'auto_decompress': True"),),
         (SERVER + "test_uploads.py::test_encoded_bodies_stay_as_sent",),
     ),
     Bug(
@@ -1753,7 +1753,7 @@ BUGS = (
                 "for entry in found:\n        self._disposal.unlink_later(entry)",
             ),
         ),
-        (CACHE + "test_a_purge_is_complete_when_it_returns",),
+        (CACHE + "test_a_purge_by_key_waits_for_its_file",),
     ),
     Bug(
         27,
