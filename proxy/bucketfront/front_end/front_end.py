@@ -8,7 +8,7 @@ invalidated (docs/invariants.md#all-processes-are-one).
 import asyncio
 import logging
 import os
-import pickle
+import pickle  # nosec B403
 import socket
 import time
 from collections.abc import Callable
@@ -123,7 +123,7 @@ class FrontEnd:
             case Kind.CONFIGURE:
                 self._tasks.start(self._begin(message, passed))
             case Kind.ADOPT:
-                settings: Settings = pickle.loads(message.data)  # noqa: S301  # nosec B301 - of the owner
+                settings: Settings = pickle.loads(message.data)  # noqa: S301 - of the owner, which runs this  # nosec B301
                 self._adopt(settings)
                 self._renew_tls(settings)
             case Kind.BEGIN_TO_DRAIN:
@@ -135,7 +135,7 @@ class FrontEnd:
 
     async def _begin(self, message: Message, passed: tuple[int, ...]) -> None:
         """Accept connections by the settings of the owner."""
-        settings: Settings = pickle.loads(message.data)  # noqa: S301  # nosec B301 - of the owner
+        settings: Settings = pickle.loads(message.data)  # noqa: S301 - of the owner, which runs this  # nosec B301
         process_log.apply(settings.log)
         if not message.facts["clock_runs"]:
             self._wall = self._elapsed = _zero

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-import pickle
+import pickle  # nosec B403
 import signal
 import socket
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """The process that forks front ends, as its owner sees it. `__main__` is what runs there."""
 
 import socket
-import subprocess
+import subprocess  # nosec B404
 import sys
 
 from bucketfront.front_end.channel import channel_pair
@@ -13,7 +13,8 @@ class Nursery:
     def __init__(self) -> None:
         self._commands, theirs = channel_pair()
         with theirs:
-            self._process = subprocess.Popen([sys.executable, "-m", "bucketfront.front_end"], stdin=theirs.fileno())
+            command = [sys.executable, "-m", "bucketfront.front_end"]
+            self._process = subprocess.Popen(command, stdin=theirs.fileno())  # noqa: S603 - no part is from outside
 
     def fork(self, channel: socket.socket) -> None:
         """Have a front end forked that has this end of a channel. Raises OSError if the nursery is gone."""
