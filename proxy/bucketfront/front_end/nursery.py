@@ -13,8 +13,9 @@ class Nursery:
     def __init__(self) -> None:
         self._commands, theirs = channel_pair()
         with theirs:
+            # No part of the command is from outside.
             command = [sys.executable, "-m", "bucketfront.front_end"]
-            self._process = subprocess.Popen(command, stdin=theirs.fileno())  # noqa: S603 - no part is from outside
+            self._process = subprocess.Popen(command, stdin=theirs.fileno())  # noqa: S603  # nosec B603
 
     def fork(self, channel: socket.socket) -> None:
         """Have a front end forked that has this end of a channel. Raises OSError if the nursery is gone."""
