@@ -247,6 +247,17 @@ async def test_a_killed_front_end_costs_its_own_connections(two: Proxy, s3: S3) 
         await two.until(lambda: len(front_ends(two)) == WORKERS)
 
 
+async def test_a_killed_nursery_is_replaced(two: Proxy, s3: S3, nursery: Nursery) -> None:
+    """After `kill -9` of the nursery, which ends all front ends, others start and serve."""
+    s3.put("x", b"data")
+    await warm(two, "/x")
+    before = front_ends(two)
+    os.kill(nursery.process, signal.SIGKILL)
+    await two.until(lambda: len(front_ends(two)) == WORKERS and not set(front_ends(two)) & set(before))
+    for _ in range(CONNECTIONS):
+        assert (await two.get("/x")).body == b"data"
+
+
 async def test_a_stop_leaves_nothing(two: Proxy, s3: S3) -> None:
     """After a stop no front end runs, and no descriptor of a file of the cache is open."""
     s3.put("x", pattern(100_000))

@@ -11,6 +11,9 @@ class Nursery:
     """A running nursery. It ends with the thread that has started it, or by `close`."""
 
     def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
         self._commands, theirs = channel_pair()
         with theirs:
             # No part of the command is from outside.
@@ -18,8 +21,21 @@ class Nursery:
             self._process = subprocess.Popen(command, stdin=theirs.fileno())  # noqa: S603  # nosec B603
 
     def fork(self, channel: socket.socket) -> None:
-        """Have a front end forked that has this end of a channel. Raises OSError if the nursery is gone."""
+        """Have a front end forked that has this end of a channel. Raises OSError if no nursery starts."""
+        try:
+            self._command(channel)
+        except OSError:  # it was killed, and with it all that it had forked
+            self.close()
+            self._start()
+            self._command(channel)
+
+    def _command(self, channel: socket.socket) -> None:
         socket.send_fds(self._commands, [b"\0"], (channel.fileno(),))
+
+    @property
+    def process(self) -> int:
+        """Return its process id."""
+        return self._process.pid
 
     def close(self) -> None:
         """End the nursery, and wait for that. The kernel ends the front ends that are left."""
