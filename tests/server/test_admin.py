@@ -280,7 +280,7 @@ async def test_a_large_purge_lets_others_in(proxy: Proxy, s3: S3) -> None:
     await proxy.get(f"/{keys[-1]}")
     gc.collect()
     gc.freeze()  # as a start does: a collection of all that the tests before have left takes longer than the purge
-    longest, last = 0.0, time.thread_time()
+    longest, last = 0.0, (begun := time.thread_time())
 
     async def watch() -> None:
         nonlocal longest, last
@@ -293,7 +293,8 @@ async def test_a_large_purge_lets_others_in(proxy: Proxy, s3: S3) -> None:
         assert await purge(proxy, paths=[f"/{key}" for key in keys]) == 1
     finally:
         watching.cancel()
-    assert longest < 0.3  # of this thread, whatever else the machine does
+    # CPU time of this thread, so that neither other load nor a slow machine counts.
+    assert longest < (time.thread_time() - begun) / 4
     response = await proxy.admin("POST", "/api/v1/purge", json.dumps({"paths": ["/x"] * (MAX_PATHS + 1)}).encode())
     assert response.status == 400
     assert "at most 10000 items" in response.json()["error"]
