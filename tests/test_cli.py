@@ -300,6 +300,29 @@ def test_purge_from_a_file(run: Run, served: Served, tmp_path: Path, monkeypatch
     assert "lines 1 to 1" in result.stderr
 
 
+def test_dry_and_soft_purges_from_a_file(
+    run: Run, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths that several batches of a file have count once, also if nothing is removed. A dry run changes nothing."""
+    monkeypatch.setattr(purge_command, "BATCH_PATHS", 2)
+    file = tmp_path / "paths.txt"
+    file.write_text("/sample.mp4\n/index.html\n/sample.mp4\n/never\n/index.html\n")
+    run("purge", "--all", "-c", served.config, env=served.environment)
+    for path in ("/sample.mp4", "/index.html"):
+        fetch(served.clients + path)
+
+    def purge(*flags: str) -> tuple[int, list[str]]:
+        result = run("purge", "--file", file, *flags, "-c", served.config, env=served.environment)
+        return result.exit_code, sorted(result.output.splitlines())
+
+    for _ in range(2):
+        assert purge("--dry-run") == (0, ["/index.html", "/sample.mp4", "2 would be purged"])
+    assert purge("--soft", "--dry-run") == (0, ["/index.html", "/sample.mp4", "2 would be marked stale"])
+    assert purge("--soft") == purge("--soft") == (0, ["2 marked stale"])
+    assert purge() == (0, ["2 purged"])
+    assert purge("--dry-run") == (0, ["0 would be purged: nothing cached matches"])
+
+
 def test_refused_purge(run: Run, served: Served) -> None:
     """A request that the proxy rejects ends the command with status 1 and the reason."""
     result = run("purge", "/%zz", "-c", served.config, env=served.environment)

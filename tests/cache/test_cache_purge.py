@@ -13,6 +13,7 @@ from fake_origin import BLOCK, KEY, content
 
 from bucketfront.cache.entries.entry_table import PAGE_ENTRIES
 from bucketfront.cache.storage.folder import Folder
+from bucketfront.cache.upkeep import purge
 from bucketfront.cache.upkeep.purge import PurgeMode
 from bucketfront.cache.upkeep.purge_selection import KeyRange, PurgeSelection
 from bucketfront.errors import StoreError
@@ -230,18 +231,29 @@ async def test_rows_that_went_bad_end_no_purge(tmp_path: Path) -> None:
         assert await again.cache.purge(prefixes=[PREFIX], soft=True) == 2
 
 
-async def test_a_soft_purge_that_the_index_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A soft purge of entries on disk counts while the index takes no changes, and is written once it does (I16)."""
+@pytest.mark.parametrize("is_hot", [False, True])
+@pytest.mark.parametrize("max_expired", [1, 4096])
+async def test_a_soft_purge_that_the_index_refuses(
+    tmp_path: Path, max_expired: int, monkeypatch: pytest.MonkeyPatch, *, is_hot: bool
+) -> None:
+    """If the index cannot take a soft purge, it fails. Its entries are stale at once, and the next flush has it (I27).
+
+    One of no entries has nothing to write, and does not fail.
+    """
+    monkeypatch.setattr(purge, "MAX_EXPIRED", max_expired)
     async with Rig(tmp_path, hot_limit=0) as rig:
         await filled(rig, 2)
-        await rig.assembly.open_files.cool()
+        if not is_hot:
+            await rig.assembly.open_files.cool()
 
         def fail(*_: object, **__: object) -> None:
             raise sqlite3.OperationalError("database or disk is full")
 
         with monkeypatch.context() as broken:
             broken.setattr(rig.index, "_write", fail)
-            assert await rig.cache.purge(prefixes=[PREFIX], soft=True) == 2
+            with pytest.raises(StoreError):
+                await rig.cache.purge(prefixes=[PREFIX], soft=True)
+            assert await rig.cache.purge(prefixes=[ObjectKey("bucket", "absent/")], soft=True) == 0
         await rig.get(key=key(0))
         assert rig.origin.conditional == 1
         await rig.flusher.flush()

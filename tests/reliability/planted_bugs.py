@@ -1762,7 +1762,7 @@ BUGS = (
         (
             Edit(
                 "bucketfront.cache.upkeep.purge:Purge.finish_discarding",
-                "await self._flusher.flush()",
+                "await self._flush()",
                 "pass",
             ),
         ),

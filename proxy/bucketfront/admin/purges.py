@@ -118,7 +118,8 @@ class Purges:
         except TimeoutError as error:
             raise Refused(504, f"the purge goes on; it was not complete within {PURGE_TIMEOUT_S:g} s") from error
         except StoreError as error:
-            raise Refused(500, f"memory has forgotten them, but the disk refused: {error}") from error
+            done = "they are stale" if mode is PurgeMode.EXPIRE else "memory has forgotten them"
+            raise Refused(500, f"{done}, but the disk refused, so a kill may undo it: {error}") from error
 
     async def _dry_run(self, purged: Purged) -> web.Response:
         objects = []

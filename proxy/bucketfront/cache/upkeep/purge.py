@@ -147,8 +147,8 @@ class Purge:
                 self.entries.expire_row(each.id)
 
     async def finish_expiring(self) -> None:
-        """Write which entries are stale."""
-        await self._flusher.flush()
+        """Write which entries are stale. Raises StoreError if the index does not take it."""
+        await self._flush()
 
     async def discard(self, ids: set[int], reason: RemovalReason) -> None:
         """Remove entries of the index, those among them that have come into memory with their files. Raises StoreError.
@@ -165,12 +165,16 @@ class Purge:
         """Write which entries are discarded, and wait for their files unless they are many. Raises StoreError."""
         if not len(self._discards):
             return
-        await self._flusher.flush()
-        if self._flusher.has_failed:
-            raise StoreError("the cache index could not be written")
+        await self._flush()
         if len(self._discards) <= MAX_AWAITED:
             await self._discards.empty()
         self._discards.notify()
+
+    async def _flush(self) -> None:
+        """Write the changes of the purge, which must outlive a kill. Raises StoreError."""
+        await self._flusher.flush()
+        if self._flusher.has_failed:
+            raise StoreError("the cache index could not be written")
 
     async def remove(self, found: Sequence[Entry], reason: RemovalReason) -> None:
         """Remove entries, and return once their files are unlinked. Raises StoreError."""
@@ -203,10 +207,10 @@ class _Run:
         for batch in self._batches():
             await self._handle(batch)
         await self._run_rows()
-        if self._mode is PurgeMode.EXPIRE:
-            await self._purge.finish_expiring()
-        elif self._mode is PurgeMode.REMOVE:
-            with self._noting_failures():
+        with self._noting_failures():
+            if self._expired:
+                await self._purge.finish_expiring()
+            elif self._mode is PurgeMode.REMOVE:
                 await self._purge.finish_discarding()
         if self._failures:
             raise self._failures[0]
@@ -269,7 +273,8 @@ class _Run:
         self._expired += len(found)
         if self._expired >= MAX_EXPIRED:
             self._expired = 0
-            await self._purge.finish_expiring()
+            with self._noting_failures():
+                await self._purge.finish_expiring()
 
     @contextmanager
     def _noting_failures(self) -> Iterator[None]:
