@@ -4,12 +4,14 @@ import contextlib
 import http.client
 import json
 import os
+import pty
 import re
 import socket
 import ssl
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +69,26 @@ def test_demo_takes_what_it_prints(demo: Running) -> None:
         )
         assert done.returncode == 0, done.stderr
     assert demo.get("/hello.txt") == (200, b"hello")
+
+
+def test_the_dashboard_on_a_terminal(tmp_path: Path) -> None:
+    """A start on a terminal prints where the dashboard is, and the page is there."""
+    ours, theirs = pty.openpty()
+    command = [*MODULE, "demo", "--port", "0", "--admin-port", "0"]
+    with subprocess.Popen(
+        command, env=environment_of_process(TMPDIR=str(tmp_path)), stdout=subprocess.DEVNULL, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        printed = b""
+        try:
+            while (found := re.search(rb"the dashboard is at (http://\S+)\r\n", printed)) is None:
+                printed += os.read(ours, 4096)
+            with urllib.request.urlopen(found[1].decode(), timeout=HANG_S) as response:
+                assert b"<title>bucketfront</title>" in response.read()
+        finally:
+            process.terminate()
+            process.wait(HANG_S)
+            os.close(ours)
 
 
 def test_demo_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,6 +209,8 @@ def _announce(app: "App") -> None:
         *(f"  clients  {description}" for description in app.listener.descriptions),
         *(f"  admin    {description}" for description in app.admin.descriptions),
     ]
+    if sys.stderr.isatty() and app.admin.address.startswith("http"):
+        lines.append(f"           the dashboard is at {app.admin.address}/")
     cache = app.settings.cache
     lines.append(f"  cache    {cache.dir.absolute()}, at most {format_size(cache.max_size)}")
     if (notice := cache.mode_notice) is not None:
