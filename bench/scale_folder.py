@@ -10,6 +10,7 @@ import os
 import random
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from bucketfront.cache.storage.index import Index
 BUCKET = "bench"
 SIZE = 20_000  # bytes of each object
 BLOCK = 64 << 10  # bytes, the default of `cache.block_size`
+CONTENT = (b"x" * 4096).ljust(SIZE, b"\0")  # of each file, most of which is a hole
 CHARGED = ENTRY_BYTES + blocks.allocated(1, SIZE, BLOCK)
 TAGS = 100  # of which each entry has one
 SPAN = 100 * 86_400.0  # seconds over which the accesses are spread
@@ -36,6 +38,7 @@ class Groups:
 
     entries: int
     batch: int  # entries of one measurement
+    all_have_files: bool = False
 
     @property
     def filed(self) -> range:
@@ -54,7 +57,7 @@ class Groups:
         return range(stop - self.batch, stop)
 
     def has_file(self, rank: int) -> bool:
-        return rank < self.filed.stop or rank >= self.hits.start
+        return self.all_have_files or rank < self.filed.stop or rank >= self.hits.start
 
 
 def tag(which: int) -> str:
@@ -90,7 +93,8 @@ def make(folder: Path, origin: str, groups: Groups, orphans: int) -> float:
     index.open()
     index.abandon()
     present = (1).to_bytes(32, "little")
-    pages = ((number + 1, present, b"\1\2\3\4") for number in range(groups.entries))
+    checksum = zlib.crc32(CONTENT).to_bytes(4, "little")
+    pages = ((number + 1, present, checksum) for number in range(groups.entries))
     fill(folder, _rows(origin, groups, now), pages, groups.entries, groups.entries * CHARGED)
     objects = folder / "objects"
     chance = random.Random(1)
@@ -177,7 +181,7 @@ def _rows(origin: str, groups: Groups, now: float) -> Iterator[tuple[object, ...
 def _write(objects: Path, name: str, now: float) -> None:
     file = os.open(objects / name[-2:] / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.pwrite(file, b"x" * 4096, 0)
+        os.pwrite(file, CONTENT[:4096], 0)
         os.ftruncate(file, SIZE)
         os.utime(file, (now - SPAN, now - SPAN))
     finally:
