@@ -12,6 +12,7 @@ import pytest
 from certificates import localhost_certificate
 from evidence import Evidence
 from resource_process import COMMAND, ROOT, Client, PeakMemory, Served, origin_process, serve, wait_until
+from stopwatch import on_this_machine
 
 MAX_DESCRIPTORS = 256  # descriptors
 CROWD_CONNECTIONS = 400  # connections
@@ -255,4 +256,4 @@ def test_a_second_instance_is_refused(tmp_path: Path, origin: str, evidence: Evi
         assert served.process.poll() is None
     evidence.add("second instances refused")
     evidence.add("ms of a processor until a second instance is refused", round(1000 * used))
-    assert used < REFUSAL_S
+    assert used < on_this_machine(REFUSAL_S)
