@@ -86,6 +86,7 @@ from bucketfront.warm.places import Places
 from bucketfront.warm.registry import JobRegistry
 
 LOCK_WAIT_S = 1.0  # for the kernel to end a process whose place is taken, and which was killed
+HANDED_OVER_TIMEOUT_S = 3600.0  # for responses that run when another process takes over; a film takes about as long
 UPLOAD_STALL_TIMEOUT_S = 30.0  # added to the read timeout: how long an upload may make no progress
 
 
@@ -207,6 +208,7 @@ class App:
 
     async def _start(self) -> None:
         settings, registry = self.settings, self._registry
+        self._start_nursery()
         self._start_tracing()
         self.telemetry = Telemetry(
             registry,
@@ -256,6 +258,16 @@ class App:
         self.reloader.started.set()
         await self._end_take_over(server.generations)
 
+    def _start_nursery(self) -> None:
+        """Start what forks the front ends, if there are to be some. It imports all they need while the rest starts."""
+        if not self.settings.server.front_ends:
+            return
+        if sys.platform != "linux":
+            raise UnusableSetting("server.workers needs Linux to be more than 1", ("server", "workers"))
+        if self._nursery is None:
+            self._nursery = Nursery()
+            self._stack.push_async_callback(asyncio.to_thread, self._nursery.close)
+
     def _start_tracing(self) -> None:
         """Start the traces if the settings ask for them. They end after the telemetry, which has the last requests."""
         if self.settings.tracing is not None:
@@ -289,6 +301,8 @@ class App:
         for site in sites:
             if not successor.inherited.has(site.place):
                 await asyncio.to_thread(lambda: ListenSockets(site.place).close())  # noqa: B023 - awaited at once
+        if self._nursery is not None:
+            await self._nursery.is_ready()  # connections wait from the release until front ends accept them
         await successor.request_release()
 
     async def _end_take_over(self, generations: Generations) -> None:
@@ -296,14 +310,16 @@ class App:
         self.incumbent = Incumbent(
             Tenure(
                 self.health,
-                (self.listener, self.admin),
+                self.listener,
+                self.admin,
                 generations,
                 self.cache_assembly,
                 self.upload_manager,
                 self.upload_journal,
                 self.warm_jobs,
                 self.live_feed,
-                has_front_ends=self.front_ends is not None,
+                self.front_ends,
+                HANDED_OVER_TIMEOUT_S,
             )
         )
         self.incumbent.start()
@@ -338,8 +354,6 @@ class App:
         """Start the processes that accept connections in place of this one, if there are to be some."""
         if not self.settings.server.front_ends:
             return
-        if sys.platform != "linux":
-            raise UnusableSetting("server.workers needs Linux to be more than 1", ("server", "workers"))
         clock = self.cache_assembly.clock
         grants = LeaseGrants(self.cache, clock)
         connections = server.listener.server
@@ -358,9 +372,7 @@ class App:
             counts=Counts(self.connection_limit, self.fast_path, server.headers, server.listener.tls),
             make=handed_maker(connections, lambda: grants.is_settled),
         )
-        if self._nursery is None:
-            self._nursery = Nursery()
-            self._stack.push_async_callback(asyncio.to_thread, self._nursery.close)
+        assert self._nursery is not None
         self.front_ends = FrontEnds(self._nursery, self.settings.server.front_ends, self.settings, parts)
         self.connection_limit.elsewhere = lambda: 0 if self.front_ends is None else self.front_ends.open
         self._stack.push_async_callback(self.front_ends.stop)

@@ -6,13 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bucketfront.app import App
+from bucketfront.app import HANDED_OVER_TIMEOUT_S, App
 from bucketfront.config.loader import LoadedConfig
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.passed_sockets import PassedSockets
 from bucketfront.task_set import TaskSet
 
-HANDED_OVER_TIMEOUT_S = 3600.0  # for responses that run when another process takes over; a film takes about as long
 PROGRESS_INTERVAL_S = 60.0  # between two lines about them
 
 log = logging.getLogger("bucketfront")
@@ -96,6 +95,8 @@ async def _end_responses(app: App, stop: asyncio.Event) -> None:
     app.listener.on_progress = _show_left
     listeners = (app.listener, app.admin)
     drains = [asyncio.create_task(one.drain(HANDED_OVER_TIMEOUT_S, PROGRESS_INTERVAL_S)) for one in listeners]
+    if app.front_ends is not None:
+        drains.append(asyncio.create_task(app.front_ends.ended()))
     ended, stopping = asyncio.create_task(_all(drains)), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([ended, stopping], return_when=asyncio.FIRST_COMPLETED)

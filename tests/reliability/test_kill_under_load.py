@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import signal
 import stat
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from chaos_origin import Change
 from evidence import Evidence
 from history import Record, bytes_checked, violations
 from origin_process import OriginProcess
+from process_tree import descendants, has_ended
 from proxy_process import FreshStarts, Running, Starter, fork_server
 from runs import MAX_SIZE_BYTES, configuration, seed
 from stopwatch import on_this_machine
@@ -27,10 +29,15 @@ from workload import OBJECTS, Workload
 CLIENTS = 5
 CYCLES, SOAK_CYCLES = 300, 10_000
 FRESH_CYCLES, SOAK_FRESH_CYCLES = 6, 100
+FRONT_END_CYCLES, SOAK_FRONT_END_CYCLES = 40, 2000
+WORKERS = 2
+HARMS_PER_S = 8.0  # to processes of front ends, while these serve
 WINDOW_CYCLES = 100  # cycles whose records are checked together
 START_TIMEOUT_S = 2.0  # seconds from the fork (I14)
 SWEEP_TIMEOUT_S = 60.0  # seconds within which a start removes the remains of kills
 FRESH_START_TIMEOUT_S = 10.0  # seconds from the start of an interpreter that imports everything, on two loaded cores
+GONE_TIMEOUT_S = 10.0  # for the kernel to end the front ends of an owner that was killed
+STEP_S = 0.03  # between two disturbances
 MAX_LOAD_S = 0.3  # seconds from ready to the kill
 FLUSH = b'{"paths": ["/none"], "soft": true}'  # a purge that matches no entry: it flushes the index before its response
 KILLED_AT_START_SHARE = 0.15  # share of the cycles that kill the proxy before it is ready
@@ -67,6 +74,8 @@ class Killing:
     records: list[Record] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     is_killed: bool = False
+    has_front_ends: bool = False
+    orphans: list[int] = field(default_factory=list)  # front ends whose owner was killed
     most_space: int = 0  # bytes on disk after a kill
     write_succeeded: asyncio.Event = field(default_factory=asyncio.Event)  # set by each successful write
     last_written: str = OBJECTS.written[0]
@@ -84,6 +93,8 @@ class Killing:
             await self.cycle(ready)
             if number % WINDOW_CYCLES == 0:
                 self.check()
+            if number % 10 == 0:
+                await _ended(self.orphans)
         await self.sweep()
         self.check()
         assert median(self.taken) < on_this_machine(ready), f"seed {self.seed}: most starts took more than {ready:g} s"
@@ -109,16 +120,19 @@ class Killing:
         self.evidence.add("entries found after kill -9", stats["entries"])
         self.is_killed = False
         load = [asyncio.create_task(self._use(running.address, number)) for number in range(CLIENTS)]
+        processes = descendants(running.pid) if self.has_front_ends else []
         await self._disturb_for(running, self.rng.uniform(0, MAX_LOAD_S))
         if self.rng.random() < KILLED_AT_WRITE_SHARE:
             self.write_succeeded.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.write_succeeded.wait(), MAX_LOAD_S)
                 self.evidence.add("kills as soon as a write was answered")
+        processes += descendants(running.pid) if self.has_front_ends else []
         await self.starter.kill()
         self.most_space = max(self.most_space, _allocated(self.config.parent / "cache"))
         self.is_killed = True
         await asyncio.gather(*load)
+        self.orphans += processes
 
     async def sweep(self) -> None:
         """Get every object once nothing changes and all entries are stale: only current versions are right."""
@@ -171,13 +185,36 @@ class Killing:
             if self.rng.random() < 0.2:
                 self.workload.change(self.origin)
                 self.evidence.add("versions changed behind the proxy")
+            if self.has_front_ends and self.rng.random() < HARMS_PER_S * STEP_S:
+                self._harm_front_end(running.pid)
             if self.rng.random() < 0.4:
                 headers = {"Content-Type": "application/json"}
                 flushed = await fetch(
                     running.admin_address, "/api/v1/purge", method="POST", headers=headers, body=FLUSH
                 )
                 assert flushed.status == 200, flushed.body
-            await asyncio.sleep(min(left, 0.03))
+            await asyncio.sleep(min(left, STEP_S))
+
+    def _harm_front_end(self, owner: int) -> None:
+        """Kill or stop a front end, or kill the process that forks them. The owner ends one that stays stopped."""
+        nursery, *front_ends = descendants(owner) or [0]
+        match self.rng.choice(("kill", "stop", "nursery")):
+            case "kill" if front_ends:
+                os.kill(self.rng.choice(front_ends), signal.SIGKILL)
+                self.evidence.add("front ends killed")
+            case "stop" if front_ends:
+                os.kill(self.rng.choice(front_ends), signal.SIGSTOP)
+                self.evidence.add("front ends stopped")
+            case "nursery" if nursery:
+                os.kill(nursery, signal.SIGKILL)
+                self.evidence.add("all front ends killed at once")
+
+
+async def _ended(processes: list[int]) -> None:
+    """Wait until the kernel has ended all processes, as it has to after the end of their owner."""
+    async with asyncio.timeout(GONE_TIMEOUT_S):
+        while not all(map(has_ended, processes)):  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.001)
 
 
 def _processor_seconds(pid: int) -> float:
@@ -217,3 +254,14 @@ async def test_kill_the_command(tmp_path: Path, origin: OriginProcess, is_soak: 
     finally:
         await starter.kill()
     evidence.add("slowest start of the command after kill -9, ms", round(killing.slowest * 1000))
+
+
+async def test_kill_with_front_ends(tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence) -> None:
+    """The same holds with front ends, some of which are killed or stopped meanwhile. All of them end with their owner,
+    and the next start needs no wait (I1, I5, I6, I14, I27, I36).
+    """
+    config = configuration(tmp_path, origin, freshness=FRESHNESS, server={"workers": WORKERS})
+    async with fork_server() as starter:
+        killing = Killing(starter, origin, config, evidence, seed(), has_front_ends=True)
+        await killing.run(SOAK_FRONT_END_CYCLES if is_soak else FRONT_END_CYCLES, FRESH_START_TIMEOUT_S)
+        assert not [line for line in starter.lines if "Traceback" in line], starter.lines

@@ -19,7 +19,7 @@ from bucketfront.app import App
 from bucketfront.config.settings import Settings
 
 KIB = 1 << 10
-WORKERS = int(os.environ.get("BUCKETFRONT_TEST_WORKERS", "1"))  # of the proxies: `server.workers`
+WORKERS = int(os.environ.get("TEST_WORKERS", "1"))  # of the proxies: `server.workers`
 BLOCK = 64 * KIB
 PART = 2 * BLOCK
 PATTERN_STEP = 2654435761  # odd and near 2**32 divided by the golden ratio: neighbours have no bytes in common

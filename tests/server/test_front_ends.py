@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from bucketfront_process import bucketfront
 from certificates import localhost_certificate
+from process_tree import descendants, has_ended
 from proxy_under_test import S3, Proxy, StartProxy, pattern
 from stopwatch import HANG_S
 from wire import Connection, connected, message
@@ -20,7 +21,6 @@ from wire import Connection, connected, message
 from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.front_end import lease_grants
 from bucketfront.front_end.nursery import Nursery
-from bucketfront.takeover.successor import Successor, TakeOverFailed
 
 WORKERS = 2
 CONNECTIONS = 8  # enough that each front end has some, whichever the kernel chooses
@@ -333,19 +333,6 @@ async def test_reload(start_two: Start, s3: S3) -> None:
         assert "Access-Control-Allow-Origin" not in response.headers
 
 
-async def test_a_take_over_is_refused(two: Proxy) -> None:
-    """No process takes over from one with front ends, which hold its connections, and the operator learns why."""
-    with pytest.raises(TakeOverFailed, match=r"server\.workers"):
-        await Successor.begin(two.app.settings.cache.dir)
-
-
-def children(process: int) -> list[int]:
-    """Return the process ids of all descendants."""
-    text = Path(f"/proc/{process}/task/{process}/children").read_text()
-    own = [int(one) for one in text.split()]
-    return own + [further for one in own for further in children(one)]
-
-
 @pytest.mark.parametrize("is_stopped", [False, True])
 def test_front_ends_end_with_their_owner(
     tmp_path: Path, origin_server: OriginSettings, s3: S3, *, is_stopped: bool
@@ -360,21 +347,13 @@ cache: {{dir: {tmp_path / "cache"}}}
 access_log: {{path: {tmp_path / "log"}}}
 """
     with bucketfront(config, tmp_path) as running:
-        processes = children(running.pid)
+        processes = descendants(running.pid)
         assert len(processes) == 1 + WORKERS
         if is_stopped:
             for process in processes:
                 os.kill(process, signal.SIGSTOP)
         os.kill(running.pid, signal.SIGKILL)
         deadline = time.monotonic() + HANG_S
-        while (left := [one for one in processes if state_of(one) not in "XZ"]) and time.monotonic() < deadline:
+        while not (is_over := all(map(has_ended, processes))) and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert left == []
-
-
-def state_of(process: int) -> str:
-    """Return the state of a process as proc(5) has it. A zombie has ended, and X stands for one that is gone."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return "X"
+        assert is_over

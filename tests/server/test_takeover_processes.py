@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from held_port import held_port
-from proxy_under_test import S3, pattern, until
+from proxy_under_test import S3, WORKERS, pattern, until
 from relay import Relay, Seen
 from wire import Connection, connected, fetch, message
 
@@ -56,11 +56,11 @@ main(sys.argv[1:])
 """
 
 
-def write_config(folder: Path, endpoint: str, bucket: str, port: int, admin: int) -> Path:
+def write_config(folder: Path, endpoint: str, bucket: str, port: int, admin: int, workers: int) -> Path:
     file = folder / "proxy.yaml"
     file.write_text(
         f"""\
-server: {{port: {port}, listeners: [{{unix: {folder}/clients.sock}}]}}
+server: {{port: {port}, workers: {workers}, listeners: [{{unix: {folder}/clients.sock}}]}}
 admin: {{port: {admin}}}
 origin:
   endpoint_url: {endpoint}
@@ -170,10 +170,15 @@ class Load:
 
 
 @pytest.fixture
-def config(s3: S3, relay: Relay, tmp_path: Path) -> Iterator[Path]:
+def workers() -> int:
+    return WORKERS
+
+
+@pytest.fixture
+def config(s3: S3, relay: Relay, tmp_path: Path, workers: int) -> Iterator[Path]:
     with ExitStack() as held:
         ports = [held.enter_context(held_port()) for _ in range(2)]
-        yield write_config(tmp_path, relay.url, s3.bucket, *ports)
+        yield write_config(tmp_path, relay.url, s3.bucket, *ports, workers)
 
 
 def address_of(config: Path) -> str:
@@ -217,6 +222,7 @@ def slow(relay: Relay, key: str) -> Iterator[asyncio.Event]:
     goes_on.set()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_take_overs_under_load_lose_no_request(s3: S3, relay: Relay, config: Path) -> None:
     """Each request gets its whole response while processes take over one after another.
 

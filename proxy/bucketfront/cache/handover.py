@@ -56,6 +56,7 @@ async def _hand_over(assembly: CacheAssembly, forward: Forward) -> None:
     await assembly.discards.finish()
     await assembly.flusher.flush()
     await _close(assembly)
+    assembly.store.folder.unlock()
     assembly.store.folder.close()
 
 

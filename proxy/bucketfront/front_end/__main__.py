@@ -32,6 +32,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # a collection would copy the pages that the front ends share
     nursery, commands = os.getpid(), socket.socket(fileno=os.dup(sys.stdin.fileno()))
+    commands.send(b"\0")  # it is ready
     while True:
         octets, descriptors, _, _ = socket.recv_fds(commands, 1, 1)
         if not octets:

@@ -78,6 +78,7 @@ class FrontEnd:
         self._server: FrontConnectionServer
         self._counts: Counts
         self._headers: ProxyHeaders
+        self._draining: asyncio.Task[None] | None = None
         self._lock = -1  # the lock of the cache folder, which no other owner gets before this process has ended
 
     async def serve(self) -> None:
@@ -129,7 +130,8 @@ class FrontEnd:
             case Kind.BEGIN_TO_DRAIN:
                 self._path.adopt(None)
             case Kind.DRAIN:
-                self._tasks.start(self._drain())
+                self._path.adopt(None)
+                self._begin_to_drain(message.facts["timeout"])
             case _:
                 _end_at_once()
 
@@ -181,9 +183,16 @@ class FrontEnd:
         make = partial(self._server.given_back, message.facts["in_vain"])
         self._listener.adopt(socket.socket(fileno=passed[0]), message.facts["client"], make)
 
-    async def _drain(self) -> None:
-        await self._listener.stop()
-        self._drained.set_result(None)
+    def _begin_to_drain(self, timeout: float) -> None:
+        """End the connections within `timeout` seconds from now, also if they had more time before."""
+        if self._draining is not None:
+            self._draining.cancel()
+        self._draining = self._tasks.start(self._drain(timeout))
+
+    async def _drain(self, timeout: float) -> None:  # noqa: ASYNC109 - of the connections
+        await self._listener.stop(timeout)
+        if not self._drained.done():
+            self._drained.set_result(None)
 
     def _clock(self) -> float:
         return self._cache_clock()

@@ -19,12 +19,13 @@ from bucketfront.front_end.channel import Channel, channel_pair
 from bucketfront.front_end.counts import Counts
 from bucketfront.front_end.facts import Facts, requests_of
 from bucketfront.front_end.handed_connection import HandedConnection, Make
-from bucketfront.front_end.lease_grants import Holder, LeaseGrants
+from bucketfront.front_end.lease_grants import ACKNOWLEDGE_TIMEOUT_S, Holder, LeaseGrants
 from bucketfront.front_end.message import Kind, Message
 from bucketfront.front_end.nursery import Nursery
 from bucketfront.front_end.visitor import Visitor
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.listener import Listener
+from bucketfront.server.server import DRAIN_TIMEOUT_S as RESPONSES_TIMEOUT_S
 from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.task_set import TaskSet
 
@@ -32,7 +33,7 @@ START_TIMEOUT_S = 20.0  # for a front end to accept connections
 FLUSH_TIMEOUT_S = 1.0  # for a front end to send what has ended, before figures are shown without it
 RESTART_DELAY_S = 0.1  # after a front end died; doubled for each that dies before it accepts connections
 MAX_RESTART_DELAY_S = 10.0
-DRAIN_TIMEOUT_S = 30.0  # for a front end to end its connections, which have 25 s
+DRAIN_TIMEOUT_S = RESPONSES_TIMEOUT_S + 5.0  # for a front end to end its connections, and itself
 
 log = logging.getLogger(__name__)
 
@@ -100,25 +101,37 @@ class _FrontEnd:
         """Let the requests that it begins to serve from now on follow other settings."""
         self._channel.send(Message(Kind.ADOPT, {}, pickle.dumps(settings)))
 
-    async def flush(self) -> None:
-        """Wait until what it has served is counted, and its clock is right, for at most FLUSH_TIMEOUT_S."""
+    async def flush(self, timeout: float = FLUSH_TIMEOUT_S) -> bool:  # noqa: ASYNC109 - of a message
+        """Wait until what it has served is counted, and its clock is right.
+
+        Returns False if it has not acknowledged that within `timeout` seconds.
+        """
         if self.state not in (FrontEndState.SERVING, FrontEndState.DRAINING):
-            return
+            return True
         number = next(self._numbers)
         flushed = self._flushes[number] = asyncio.get_running_loop().create_future()
         self._channel.send(Message(Kind.FLUSH, {"flush": number, "now": self._parts.clock()}))
-        await asyncio.wait((flushed,), timeout=FLUSH_TIMEOUT_S)
+        await asyncio.wait((flushed,), timeout=timeout)
         self._flushes.pop(number, None)
+        return flushed.done()
 
     def begin_to_drain(self) -> None:
         if self.state is FrontEndState.SERVING:
             self.state = FrontEndState.DRAINING
             self._channel.send(Message(Kind.BEGIN_TO_DRAIN))
 
-    def drain(self) -> None:
+    def drain(self, timeout: float) -> None:
+        """Let it serve no further hits, and end its connections within `timeout` seconds."""
         if self.state is not FrontEndState.ENDED:
             self.state = FrontEndState.DRAINING
-            self._channel.send(Message(Kind.DRAIN))
+            self._channel.send(Message(Kind.DRAIN, {"timeout": timeout}))
+
+    async def retire(self, timeout: float) -> None:  # noqa: ASYNC109 - of its connections
+        """Drain it. Return once it begins no further response, or has been ended for not acknowledging that."""
+        self.drain(timeout)
+        if not await self.flush(ACKNOWLEDGE_TIMEOUT_S):
+            self.kill()
+            await self.has_ended
 
     def kill(self) -> None:
         """End the process at once. The end of its channel follows."""
@@ -239,18 +252,35 @@ class FrontEnds:
         for one in self._running:
             one.begin_to_drain()
 
-    def drain(self) -> None:
-        """Let all front ends accept no further connections, and end those that are open."""
+    async def retire(self, timeout: float) -> None:  # noqa: ASYNC109 - of the connections
+        """Let all front ends end once their responses have, within `timeout` seconds. No others take their places.
+
+        Returns once none of them begins a further response.
+        """
         self._is_stopping = True
-        for one in self._running:
-            one.drain()
+        await self._restarts.close()
+        await asyncio.gather(*(one.retire(timeout) for one in self._running))
+
+    async def replace_retired(self) -> None:
+        """Start others in place of front ends that have retired. Returns once they accept connections, or soon."""
+        self._is_stopping = False
+        before = len(self._running)
+        for _ in range(self._workers):
+            self._fork()
+        await asyncio.wait([one.is_ready for one in self._running[before:]], timeout=START_TIMEOUT_S)
+
+    async def ended(self) -> None:
+        """Wait until all front ends that have retired have ended."""
+        if self._running:
+            await asyncio.wait([one.has_ended for one in self._running])
 
     async def stop(self) -> None:
         """Drain all front ends, and end them."""
         self._is_stopping = True
         await self._restarts.close()
-        self.drain()
         running = list(self._running)
+        for one in running:
+            one.drain(RESPONSES_TIMEOUT_S)
         if running:
             await asyncio.wait([one.has_ended for one in running], timeout=DRAIN_TIMEOUT_S)
         for one in running:

@@ -29,7 +29,7 @@ class Kind(IntEnum):
     FLUSH = 12  # owner: send what has ended
     FLUSHED = 13  # front end: all that ended before FLUSH has been sent, and counts
     BEGIN_TO_DRAIN = 14  # owner: hand each request over, because its response has to say that it is the last
-    DRAIN = 15  # owner: accept no connections, and end those that are open
+    DRAIN = 15  # owner: serve no further hits, accept no connections, and end those that are open within some seconds
     DRAINED = 16  # front end: no connection is open
     ADOPT = 17  # owner: other settings
 

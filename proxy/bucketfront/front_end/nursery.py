@@ -1,5 +1,6 @@
 """The process that forks front ends, as its owner sees it. `__main__` is what runs there."""
 
+import asyncio
 import socket
 import subprocess  # nosec B404
 import sys
@@ -19,6 +20,11 @@ class Nursery:
             # No part of the command is from outside.
             command = [sys.executable, "-m", "bucketfront.front_end"]
             self._process = subprocess.Popen(command, stdin=theirs.fileno())  # noqa: S603  # nosec B603
+
+    async def is_ready(self) -> bool:
+        """Wait until it forks without a delay. Returns False if it has ended before."""
+        # The octet stays, so that any number of callers find it.
+        return bool(await asyncio.to_thread(self._commands.recv, 1, socket.MSG_PEEK))
 
     def fork(self, channel: socket.socket) -> None:
         """Have a front end forked that has this end of a channel. Raises OSError if no nursery starts."""

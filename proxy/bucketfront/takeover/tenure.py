@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bucketfront.admin.health import Health, Phase
 from bucketfront.cache import CacheAssembly, hand_over, take_back
 from bucketfront.errors import StoreError
+from bucketfront.front_end.front_ends import FrontEnds
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.server.generation import Generations
@@ -24,17 +25,27 @@ Forward = Callable[[Sequence[ObjectKey]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Tenure:
-    """The parts of a running proxy that another process takes over. It implements `incumbent.Estate`."""
+    """The parts of a running proxy that another process takes over. It implements `incumbent.Estate`.
+
+    Front ends retire in a take-over: they have `responses_timeout` seconds for the responses that run. If the take-over
+    fails, others start. `listener` is that for clients, which accepts connections itself until they do.
+    """
 
     health: Health
-    listeners: tuple[Listener, ...]
+    listener: Listener
+    admin: Listener
     generations: Generations
     cache_assembly: CacheAssembly
     uploads: UploadManager
     journal: UploadJournal
     warm_jobs: JobRegistry
     live_feed: LiveFeed
-    has_front_ends: bool
+    front_ends: FrontEnds | None
+    responses_timeout: float
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        return self.listener, self.admin
 
     @property
     def folder(self) -> int:
@@ -42,8 +53,6 @@ class Tenure:
 
     @property
     def refusal(self) -> str | None:
-        if self.has_front_ends:
-            return "the running proxy has server.workers above 1, whose processes hold its connections: stop it instead"
         return None if self.health.phase is Phase.SERVING else f"the running process is {self.health.phase.value}"
 
     def sockets(self) -> list[tuple[str, list[int]]]:
@@ -60,10 +69,12 @@ class Tenure:
     def resume(self) -> None:
         self.health.phase = Phase.SERVING
         self.generations.fast_path.adopt(self.generations.present.plain)
-        for listener in self.listeners:
-            listener.resume()
+        self.listener.resume(accepts=self.front_ends is None or not self.front_ends.processes)
+        self.admin.resume()
 
     async def release(self, forward: Forward) -> None:
+        if self.front_ends is not None:
+            await self.front_ends.retire(self.responses_timeout)
         await self._settle()
         await self.warm_jobs.close()
         await self.uploads.hand_over()
@@ -82,6 +93,10 @@ class Tenure:
         await take_back(self.cache_assembly)
         await self.journal.take_back(self.folder)
         await self.uploads.take_back()
+        if self.front_ends is not None:
+            await self.front_ends.replace_retired()
+            if self.front_ends.processes:
+                self.listener.pause()
 
     def give_away(self) -> None:
         for listener in self.listeners:

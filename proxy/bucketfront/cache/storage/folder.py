@@ -95,6 +95,10 @@ class Folder:
         """Return the descriptor of the lock. The lock holds as long as any process has a copy of it."""
         return self._lock
 
+    def unlock(self) -> None:
+        """Let another process lock the folder, also while other processes have copies of the lock's descriptor."""
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+
     def close(self) -> None:
         for fd in (self._objects, self._lock, self._root):
             if fd >= 0:

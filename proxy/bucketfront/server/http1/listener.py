@@ -121,11 +121,12 @@ class Listener:
         for site in self._bound:
             site.pause()
 
-    def resume(self) -> None:
-        """Accept connections again, and let them stay open."""
+    def resume(self, *, accepts: bool = True) -> None:
+        """Accept connections again, unless another process does, and let them stay open."""
         self._connections.is_draining = False
-        for site in self._bound:
-            site.resume()
+        if accepts:
+            for site in self._bound:
+                site.resume()
 
     def give_away(self) -> None:
         """Close the sockets, which another process has as well. Connections stay open."""
@@ -147,15 +148,15 @@ class Listener:
         """Let each response that begins from now on be the last of its connection, which its head says."""
         self._connections.is_draining = True
 
-    async def stop(self) -> None:
+    async def stop(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - of the connections
         """Stop accepting, give the running requests their time to end, and close all connections.
 
-        Calls `on_progress` with the number of busy connections, about once a second.
+        `timeout` takes the place of `drain_timeout`. Calls `on_progress` with the number of busy connections, about once a second.
         """
         self.begin_to_drain()
         for site in self._bound:
             site.close_sockets()
-        await self.drain(self._drain_timeout, PROGRESS_INTERVAL_S)
+        await self.drain(self._drain_timeout if timeout is None else timeout, PROGRESS_INTERVAL_S)
         await self._runner.cleanup()
 
     async def drain(self, timeout: float, interval: float) -> None:  # noqa: ASYNC109 - the connections stay open
