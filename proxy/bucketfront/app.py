@@ -57,6 +57,7 @@ from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.certificate_watch import CertificateWatch
 from bucketfront.server.http1.connection import ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.connection_tally import ConnectionTally
 from bucketfront.server.http1.inherited_sockets import InheritedSockets
 from bucketfront.server.http1.listen_sockets import ListenSockets
 from bucketfront.server.http1.listener import Listener
@@ -374,7 +375,8 @@ class App:
         )
         assert self._nursery is not None
         self.front_ends = FrontEnds(self._nursery, self.settings.server.front_ends, self.settings, parts)
-        self.connection_limit.elsewhere = lambda: 0 if self.front_ends is None else self.front_ends.open
+        self.connection_limit.tally = ConnectionTally.create()
+        self._stack.callback(self.connection_limit.tally.close)
         self._stack.push_async_callback(self.front_ends.stop)
         await self.front_ends.start()
 

@@ -32,6 +32,14 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
     return factories
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out the tests that need the process which serves to be this one, if others do."""
+    if WORKERS > 1:
+        for item in items:
+            if (marker := item.get_closest_marker("one_process")) is not None:
+                item.add_marker(pytest.mark.skip(reason=marker.args[0]))
+
+
 @pytest.fixture(scope="session")
 def origin_server(moto_s3: OriginSettings) -> OriginSettings:
     """The S3 behind the relay. A module that tests against another S3 overrides this fixture."""

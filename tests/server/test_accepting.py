@@ -22,6 +22,10 @@ from bucketfront.server import client_progress, server
 from bucketfront.server.http1 import connection, connection_limit, descriptors, listener, refused_connection
 from bucketfront.server.http1.aiohttp_private import AiohttpConnection
 
+pytestmark = pytest.mark.one_process(
+    "sets the limit and the times of this process; test_front_ends.py has those of all"
+)
+
 LIMIT = 3
 
 

@@ -258,7 +258,7 @@ async def test_clients_of_fast_hits(start: StartProxy, s3: S3) -> None:
             field = "" if name is None else f"X-Forwarded-For: {name}\r\n"
             await connection.send(f"GET /a HTTP/1.1\r\nHost: a\r\n{field}\r\n".encode())
             assert (await connection.response()).body == b"data"
-    assert path.served == len(named)
+    await proxy.until(lambda: path.served == len(named))
     assert [line["client"] for line in proxy.log[1:]] == ["10.1.2.3", "2001:db8::1", "10.1.2.4", "-", "127.0.0.1"]
     for head in ("X-Forwarded-For: 9.9.9.9\r\nX-Forwarded-For: 10.1.2.5", "Forwarded: for=10.1.2.5"):
         async with proxy.connection() as connection:

@@ -14,7 +14,7 @@ import trustme
 from certificates import DAY, Pair, issue, issue_with_extension
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from proxy_under_test import S3, Proxy, StartProxy, WallClock, until
+from proxy_under_test import S3, Proxy, StartProxy, WallClock
 from pydantic import ValidationError
 from stopwatch import HANG_S
 from test_tls_names import client_context, connection_for
@@ -120,7 +120,7 @@ async def refused_in_handshake(proxy: Proxy, context: ssl.SSLContext) -> None:
     before = tls.failures[HandshakeFailure.CLIENT_CERTIFICATE]
     with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
         await status_of(proxy, context, "/public/x")  # in TLS 1.3 the client sees the alert behind its handshake
-    await until(lambda: tls.failures[HandshakeFailure.CLIENT_CERTIFICATE] == before + 1)
+    await proxy.until(lambda: tls.failures[HandshakeFailure.CLIENT_CERTIFICATE] == before + 1)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -175,6 +175,7 @@ async def test_the_certificate_expires_on_its_connection(
     await connection.close()
 
 
+@pytest.mark.one_process("a session is resumed by the process that has made it")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_resumed_sessions(
     start_mutual: StartMutual,

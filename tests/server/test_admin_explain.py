@@ -116,6 +116,7 @@ async def test_each_decision_is_what_the_next_request_gets(proxy: Proxy, s3: S3)
     assert "hit" in await cache_of(proxy, "/gone")
 
 
+@pytest.mark.one_process("compares the time of a hit with the clock of the test")
 async def test_the_last_response(proxy: Proxy, s3: S3) -> None:
     """The last response to a path is shown, by the fast path or not, and an explanation is none."""
     s3.put("x", b"data")

@@ -1,6 +1,8 @@
 """Which connections are admitted, and which idle one makes way: fair shares of the places (I21, I34)."""
 
 import random
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from bucketfront.server.access.networks import client_of
 from bucketfront.server.http1 import connection_limit
 from bucketfront.server.http1.connection_limit import MIN_IDLE_S, ConnectionLimit, ConnectionPlace, IdleOrder
+from bucketfront.server.http1.connection_tally import ConnectionTally
 
 
 @dataclass(eq=False)
@@ -184,3 +187,59 @@ def test_a_search_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_client_by_its_address(address: str, name: str) -> None:
     """A host has a whole network of IPv6 addresses, so that network is one client."""
     assert client_of(address) == name
+
+
+@pytest.fixture
+def sharing() -> Iterator[list[ConnectionLimit]]:
+    """The limits of three processes, which have 16 connections together."""
+    tally = ConnectionTally.create()
+    limits = [ConnectionLimit(16) for _ in range(3)]
+    for slot, limit in enumerate(limits):
+        limit.tally = ConnectionTally(tally.descriptor, slot)
+    yield limits
+    tally.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="front ends need Linux")
+@pytest.mark.parametrize("seed", range(5))
+def test_processes_share_a_limit(sharing: list[ConnectionLimit], seed: int) -> None:
+    """The sum never exceeds the limit, and any process gets a place as long as there is one."""
+    rng = random.Random(seed)
+    places: list[ConnectionPlace] = []
+    for _ in range(1000):
+        if places and rng.random() < 0.45:
+            places.pop(rng.randrange(len(places))).leave()
+        else:
+            place = rng.choice(sharing).admit("127.0.0.1", Guest(None), 0.0)
+            assert (place is not None) == (len(places) < 16)
+            places += [] if place is None else [place]
+        assert {limit.total for limit in sharing} == {len(places)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="front ends need Linux")
+def test_a_connection_that_moves_keeps_its_place(sharing: list[ConnectionLimit]) -> None:
+    """A full limit refuses no connection that was admitted before, and one that is relayed counts once."""
+    front, owner, _ = sharing
+    places = [front.admit("127.0.0.1", Guest(None), 0.0) for _ in range(16)]
+    relayed = owner.adopt("127.0.0.1", Guest(None), 0.0, is_relayed=True)
+    assert (owner.open, owner.total, front.total) == (1, 16, 16)
+    relayed.leave()
+    assert (owner.open, owner.total) == (0, 16)
+    moved = owner.adopt("127.0.0.1", Guest(None), 0.0)
+    assert places[0] is not None
+    places[0].leave()
+    assert (owner.open, front.total) == (1, 16)
+    moved.leave()
+    assert front.total == 15
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="front ends need Linux")
+def test_who_may_accept_at_the_limit(sharing: list[ConnectionLimit]) -> None:
+    """At the limit only a process with an idle connection accepts at once. Below it each of them does."""
+    busy, idle, empty = sharing
+    assert busy.admit("127.0.0.1", Guest(None), 0.0) is not None
+    for _ in range(14):
+        assert idle.admit("127.0.0.1", Guest(0.0), 0.0) is not None
+    assert all(limit.may_admit(MIN_IDLE_S) for limit in sharing)
+    assert busy.admit("127.0.0.1", Guest(None), 0.0) is not None
+    assert [limit.may_admit(MIN_IDLE_S) for limit in (busy, idle, empty)] == [False, True, False]

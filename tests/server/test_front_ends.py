@@ -21,6 +21,7 @@ from wire import Connection, connected, message
 from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.front_end import lease_grants
 from bucketfront.front_end.nursery import Nursery
+from bucketfront.server.http1 import descriptors
 
 WORKERS = 2
 CONNECTIONS = 8  # enough that each front end has some, whichever the kernel chooses
@@ -285,6 +286,74 @@ async def test_a_revoked_file_takes_space_until_its_response_ends(two: Proxy, s3
         async with asyncio.timeout(60):
             assert await warmed.reader.readexactly(len(body)) == body
         await two.until(lambda: entries.budget.used < len(body))
+
+
+LIMIT = 12  # connections
+
+
+@pytest.fixture
+async def limited(start_two: Start, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Proxy:
+    """Two front ends, and few connections for both."""
+    monkeypatch.setattr(descriptors, "shares", lambda limit, _: descriptors.DescriptorShares(limit // 8, LIMIT))
+    s3.put("x", b"data")
+    proxy = await start_two()
+    assert (await proxy.get("/x")).status == 200
+    await proxy.until(lambda: proxy.app.connection_limit.total == 0)
+    return proxy
+
+
+async def statuses(stack: AsyncExitStack, proxy: Proxy, count: int) -> list[int]:
+    """Return the statuses of a request on each of `count` connections, which stay open as long as the stack."""
+    clients = [await stack.enter_async_context(connected(proxy.address)) for _ in range(count)]
+    return [one.status for one in await asyncio.gather(*(client.request("GET", "/x") for client in clients))]
+
+
+async def test_one_front_end_may_have_all_connections(limited: Proxy) -> None:
+    """If the others have none, a front end takes as many connections as all of them may have, and no more."""
+    total = limited.app.connection_limit
+    async with AsyncExitStack() as stack:
+        os.kill(front_ends(limited)[0], signal.SIGSTOP)
+        assert await statuses(stack, limited, LIMIT) == [200] * LIMIT
+        assert total.total == LIMIT
+        (refused,) = await statuses(stack, limited, 1)
+        assert refused == 503
+        assert total.total == LIMIT
+        os.kill(front_ends(limited)[0], signal.SIGCONT)
+    await limited.until(lambda: total.total == 0)
+
+
+async def test_the_limit_holds_for_the_sum(limited: Proxy) -> None:
+    """However connections spread over the processes, there are never more of them than the limit."""
+    for _ in range(5):
+        async with AsyncExitStack() as stack:
+            found = await statuses(stack, limited, 3 * LIMIT)
+            assert LIMIT // 2 < found.count(200) <= LIMIT
+            assert set(found) == {200, 503}
+            assert limited.app.connection_limit.total <= LIMIT
+        await limited.until(lambda: limited.app.connection_limit.total == 0)
+
+
+async def test_a_killed_front_end_frees_its_places(limited: Proxy) -> None:
+    """The connections of a front end that was killed count no more."""
+    async with AsyncExitStack() as stack:
+        await statuses(stack, limited, LIMIT)
+        for process in front_ends(limited):
+            os.kill(process, signal.SIGKILL)
+        await limited.until(lambda: limited.app.connection_limit.total == 0)
+        await limited.until(lambda: len(front_ends(limited)) == WORKERS)
+        assert await statuses(stack, limited, LIMIT) == [200] * LIMIT
+
+
+async def test_an_idle_connection_of_another_front_end_makes_way(limited: Proxy) -> None:
+    """At the limit a new connection is served as soon as any front end has an idle one."""
+    async with AsyncExitStack() as stack:
+        os.kill(front_ends(limited)[0], signal.SIGSTOP)
+        assert await statuses(stack, limited, LIMIT) == [200] * LIMIT
+        os.kill(front_ends(limited)[0], signal.SIGCONT)
+        async with asyncio.timeout(HANG_S):
+            while await statuses(stack, limited, 1) != [200]:
+                pass
+        assert limited.app.connection_limit.total == LIMIT
 
 
 @pytest.fixture(scope="session")

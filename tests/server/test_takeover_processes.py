@@ -177,8 +177,8 @@ def workers() -> int:
 @pytest.fixture
 def config(s3: S3, relay: Relay, tmp_path: Path, workers: int) -> Iterator[Path]:
     with ExitStack() as held:
-        ports = [held.enter_context(held_port()) for _ in range(2)]
-        yield write_config(tmp_path, relay.url, s3.bucket, *ports, workers)
+        port, admin = (held.enter_context(held_port()) for _ in range(2))
+        yield write_config(tmp_path, relay.url, s3.bucket, port, admin, workers)
 
 
 def address_of(config: Path) -> str:

@@ -34,6 +34,7 @@ from bucketfront.server.access.clients import Clients
 from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.connection_tally import ConnectionTally
 from bucketfront.server.http1.event_loop import new_event_loop
 from bucketfront.server.http1.listener import Listener, ListenSite
 from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets
@@ -119,8 +120,7 @@ class FrontEnd:
             case Kind.FLUSH:
                 self._follow(message.facts["now"])
                 self._report.flush()
-                counts, open_ = self._counts.since_last(), self._connections.open
-                self._channel.send(Message(Kind.FLUSHED, {**message.facts, "open": open_, "counts": counts}))
+                self._channel.send(Message(Kind.FLUSHED, {**message.facts, "counts": self._counts.since_last()}))
             case Kind.CONFIGURE:
                 self._tasks.start(self._begin(message, passed))
             case Kind.ADOPT:
@@ -142,8 +142,9 @@ class FrontEnd:
         if not message.facts["clock_runs"]:
             self._wall = self._elapsed = _zero
         self._cache_clock = CacheClock(self._wall, self._elapsed, newest=message.facts["now"])
-        self._lock, *sockets = passed
-        self._connections.limit = message.facts["connections"]
+        self._lock, tally, *sockets = passed
+        self._connections.tally = ConnectionTally(tally, message.facts["slot"])
+        self._connections.limit, self._connections.processes = message.facts["connections"], message.facts["processes"]
         self._connections.share_of_one = settings.server.share_of_one
         headers = self._headers = ProxyHeaders(settings.server.front_networks)
         sites = _sites(settings, headers, message.facts["sites"], sockets)

@@ -24,6 +24,7 @@ from bucketfront.front_end.message import Kind, Message
 from bucketfront.front_end.nursery import Nursery
 from bucketfront.front_end.visitor import Visitor
 from bucketfront.server.http1.connection_limit import ConnectionLimit
+from bucketfront.server.http1.connection_tally import SLOTS
 from bucketfront.server.http1.listener import Listener
 from bucketfront.server.server import DRAIN_TIMEOUT_S as RESPONSES_TIMEOUT_S
 from bucketfront.server.telemetry.telemetry import Telemetry
@@ -66,7 +67,7 @@ class OwnerParts:
 class _FrontEnd:
     """One process, from its fork to its end. `on_end` is called once, when it has ended."""
 
-    def __init__(self, nursery: Nursery, parts: OwnerParts, on_end: Callable[["_FrontEnd"], None]) -> None:
+    def __init__(self, nursery: Nursery, parts: OwnerParts, slot: int, on_end: Callable[["_FrontEnd"], None]) -> None:
         """Have the nursery fork the process. Raises OSError if the nursery is gone."""
         ours, theirs = channel_pair()
         with theirs:
@@ -75,7 +76,7 @@ class _FrontEnd:
         self.state = FrontEndState.STARTING
         self.is_ready: asyncio.Future[None] = loop.create_future()
         self.has_ended: asyncio.Future[None] = loop.create_future()
-        self.open = 0  # connections, when it last sent its counts
+        self.slot = slot  # of the tally of connections
         self._parts = parts
         self._on_end = on_end
         self.process = 0
@@ -86,15 +87,19 @@ class _FrontEnd:
         self._holder = Holder(self._channel.send, self.kill)
         parts.grants.join(self._holder)
 
-    def configure(self, settings: Settings, sockets: Sequence[Sequence[int]], connections: int) -> None:
-        """Let it begin to accept `connections` at a time, at the `sockets` of each site."""
+    def configure(self, settings: Settings, sockets: Sequence[Sequence[int]], workers: int) -> None:
+        """Let it begin to accept connections at the `sockets` of each site, as one of so many workers."""
+        connections = self._parts.connections
+        assert connections.tally is not None
         facts = {
             "now": self._parts.clock(),
             "clock_runs": self._parts.clock_runs,
             "sites": [len(of_site) for of_site in sockets],
-            "connections": connections,
+            "connections": connections.limit,
+            "processes": workers,
+            "slot": self.slot,
         }
-        passed = (self._parts.lock(), *(one for of_site in sockets for one in of_site))
+        passed = (self._parts.lock(), connections.tally.descriptor, *(one for of_site in sockets for one in of_site))
         self._channel.send(Message(Kind.CONFIGURE, facts, pickle.dumps(settings)), passed)
 
     def adopt(self, settings: Settings) -> None:
@@ -157,7 +162,6 @@ class _FrontEnd:
             case Kind.HAND_OVER:
                 self._take(Visitor.of(facts), bytes(message.data), passed[0])
             case Kind.FLUSHED:
-                self.open = facts["open"]
                 self._parts.counts.add(facts["counts"])
                 if (flushed := self._flushes.get(facts["flush"])) is not None and not flushed.done():
                     flushed.set_result(None)
@@ -178,7 +182,7 @@ class _FrontEnd:
         """Serve a connection that the process hands over."""
         handed = socket.socket(fileno=descriptor)
         make = partial(self._parts.make, visitor, first, self._give_back)
-        self._parts.listener.adopt(handed, visitor.client, make)
+        self._parts.listener.adopt(handed, visitor.client, make, is_relayed=visitor.relay is not None)
 
     def _give_back(self, connection: HandedConnection) -> None:
         """Give a connection back that is at rest."""
@@ -242,11 +246,6 @@ class FrontEnds:
         """Return the process ids of those that accept connections."""
         return [one.process for one in self._running if one.state is FrontEndState.SERVING]
 
-    @property
-    def open(self) -> int:
-        """Return the number of connections that the front ends had when they last sent their counts."""
-        return sum(one.open for one in self._running)
-
     def begin_to_drain(self) -> None:
         """Let the owner serve each request that arrives from now on."""
         for one in self._running:
@@ -288,13 +287,15 @@ class FrontEnds:
                 one.kill()
 
     def _fork(self) -> None:
-        front_end = _FrontEnd(self._nursery, self._parts, self._on_end)
+        slot = min(set(range(1, SLOTS)) - {one.slot for one in self._running})
+        front_end = _FrontEnd(self._nursery, self._parts, slot, self._on_end)
         self._running.append(front_end)
-        share = max(1, self._parts.connections.limit // self._workers)
-        front_end.configure(self._settings, self._parts.listener.descriptors(), share)
+        front_end.configure(self._settings, self._parts.listener.descriptors(), self._workers)
 
     def _on_end(self, front_end: _FrontEnd) -> None:
         self._running.remove(front_end)
+        if (tally := self._parts.connections.tally) is not None:
+            tally.clear(front_end.slot)
         if not self._is_stopping:
             self._restarts.start(self._replace(was_ready=front_end.is_ready.done()))
 

@@ -15,6 +15,10 @@ Each may have its share of all connections. These are the rules for a new connec
 A connection is idle if it awaits a request, and has done so for MIN_IDLE_S. So no response is cut. An address of this
 machine has no share, because a server in front may stand for all clients.
 
+With front ends several `processes` admit connections. They share the limit by a `ConnectionTally`. Each of them sees
+its own clients alone, so the share of a client is divided among them. A connection that moves to another process is
+admitted once.
+
 No hit costs anything here. `IdleOrder` learns the time of a connection's last response only once it looks for the
 longest idle one.
 """
@@ -27,6 +31,7 @@ from typing import Protocol
 
 from bucketfront.fair_share import RESERVED_PART, share_of
 from bucketfront.server.access.networks import client_of
+from bucketfront.server.http1.connection_tally import ConnectionTally
 
 MIN_IDLE_S = 1.0  # a client between two requests of a page is not idle
 MAX_STEPS = 1000  # of one search, about a millisecond (docs/invariants.md#cost-of-a-request)
@@ -113,10 +118,6 @@ class ConnectionPlace:
             leave()
 
 
-def _none() -> int:
-    return 0
-
-
 class ConnectionLimit:
     """At most `limit` connections are `open` at a time, of which one client has the share `share_of_one`, from 0 to 1.
 
@@ -134,9 +135,11 @@ class ConnectionLimit:
     ) -> None:
         self.limit = limit
         self.share_of_one = share_of_one
+        self.processes = 1  # that admit connections of this limit
         self.has_share = has_share
         self.open = 0
-        self.elsewhere: Callable[[], int] = _none
+        self.relayed = 0  # of those that are open; another process counts them
+        self.tally: ConnectionTally | None = None  # None if no other process has connections of this limit
         self.leaving = 0
         self.refused = 0
         self.made_way = 0
@@ -149,15 +152,15 @@ class ConnectionLimit:
 
     @property
     def total(self) -> int:
-        """Return the number of open connections of all processes. `elsewhere` returns those of the others."""
-        return self.open + self.elsewhere()
+        """Return the number of open connections of all processes."""
+        return self.open - self.relayed + (0 if self.tally is None else self.tally.others)
 
     def acquire(self) -> None:
         """Count a request that goes on without its connection."""
-        self.open += 1
+        self._count(1)
 
     def release(self) -> None:
-        self.open -= 1
+        self._count(-1)
 
     def rejected(self) -> None:
         self.leaving += 1
@@ -174,10 +177,25 @@ class ConnectionLimit:
         client = self._clients.get(name) or _Client(name, self.has_share(address), IdleOrder(self._min_idle))
         has_its_share = client.has_share and client.count >= self._share
         room = self.limit - (self.limit // RESERVED_PART if has_its_share else 0)
-        if self.open >= room and not self._make_room(client.order if has_its_share else None, now):
+        if not self._has_place(room) and not self._make_room(client.order if has_its_share else None, now):
             self.refused += 1
             return None
         return self._take(client, occupant, now)
+
+    def adopt(self, address: str, occupant: Occupant, now: float, *, is_relayed: bool = False) -> ConnectionPlace:
+        """Return a place for a connection that another process has admitted.
+
+        One that `is_relayed` keeps its place there, and has none of its own among those of all processes.
+        """
+        name = client_of(address)
+        client = self._clients.get(name) or _Client(name, self.has_share(address), IdleOrder(self._min_idle))
+        if is_relayed:
+            self.relayed += 1
+        return self._take(client, occupant, now, is_relayed=is_relayed)
+
+    def may_admit(self, now: float) -> bool:
+        """Return whether there is room for a connection, or an idle one here could make way for it."""
+        return self.total < self.limit or self._first_to_go(now) is not None
 
     def make_room(self, now: float) -> bool:
         """Close the idle connection that makes way first. Returns whether there was one."""
@@ -205,7 +223,22 @@ class ConnectionLimit:
     @property
     def _share(self) -> int:
         """Return the number of connections that are the share of one client."""
-        return share_of(self.limit, self.share_of_one)
+        return max(1, share_of(self.limit, self.share_of_one) // self.processes)
+
+    def _has_place(self, room: int) -> bool:
+        """Return whether there are fewer than `room` connections, with the others counted after this one is."""
+        if self.tally is None:
+            return self.open < room
+        self.tally.publish(self.open - self.relayed + 1)
+        if self.total < room:
+            return True
+        self.tally.publish(self.open - self.relayed)
+        return False
+
+    def _count(self, change: int) -> None:
+        self.open += change
+        if self.tally is not None:
+            self.tally.publish(self.open - self.relayed)
 
     def _make_room(self, own: IdleOrder | None, now: float) -> bool:
         victim = self._first_to_go(now) if own is None else own.oldest(now)
@@ -222,9 +255,10 @@ class ConnectionLimit:
                 return victim
         return self._order.oldest(now)
 
-    def _take(self, client: _Client, occupant: Occupant, now: float) -> ConnectionPlace:
+    def _take(self, client: _Client, occupant: Occupant, now: float, *, is_relayed: bool = False) -> ConnectionPlace:
         def leave() -> None:
-            self.open -= 1
+            self.relayed -= is_relayed
+            self._count(-1)
             client.count -= 1
             client.order.discard(occupant)
             self._order.discard(occupant)
@@ -234,7 +268,7 @@ class ConnectionLimit:
             if not client.count:
                 del self._clients[client.name]
 
-        self.open += 1
+        self._count(1)
         client.count += 1
         client.order.add(occupant, now)
         self._order.add(occupant, now)

@@ -32,6 +32,7 @@ MAX_ACCEPTS_PER_TURN = 64  # connections in one turn of the loop
 TURNS_TO_FILL = 8  # turns of the loop, at least, in which the limit of connections can be reached
 MAX_BACKLOG = 1024  # connections that the kernel holds until they are accepted
 ACCEPT_RETRY_S = 0.1  # after accepting failed
+LEAVE_TO_OTHERS_S = 0.02  # for another process to accept what this one has no place for
 MAX_REJECTED_OPEN = 16  # rejected connections that may read their 503; further ones are closed at once
 HANDSHAKE_TIMEOUT_S = 10  # of TLS
 REPORT_INTERVAL_S = 60.0  # between two warnings that connections run short
@@ -137,12 +138,14 @@ class Listener:
         """Return the listening sockets of each site, for a process that accepts in place of this one."""
         return [site.descriptors() for site in self._bound]
 
-    def adopt(self, handed: socket.socket, client: str, make: Callable[[], asyncio.BaseProtocol] | None = None) -> None:
-        """Serve a connection that another process has accepted. `client` is the address of its client.
+    def adopt(
+        self, handed: socket.socket, client: str, make: Callable[[], asyncio.BaseProtocol], *, is_relayed: bool = False
+    ) -> None:
+        """Serve a connection that another process has admitted. `client` is the address of its client.
 
-        TLS has ended in the other process. `make` makes the protocol, if it is not that of an accepted connection.
+        TLS has ended in the other process. `make` makes the protocol. A relayed connection stays open there as well.
         """
-        self._bound[0].adopt(handed, client, make)
+        self._bound[0].adopt(handed, client, make, is_relayed=is_relayed)
 
     def begin_to_drain(self) -> None:
         """Let each response that begins from now on be the last of its connection, which its head says."""
@@ -151,7 +154,8 @@ class Listener:
     async def stop(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - of the connections
         """Stop accepting, give the running requests their time to end, and close all connections.
 
-        `timeout` takes the place of `drain_timeout`. Calls `on_progress` with the number of busy connections, about once a second.
+        `timeout` takes the place of `drain_timeout`. Calls `on_progress` with the number of busy connections, about
+        once a second.
         """
         self.begin_to_drain()
         for site in self._bound:
@@ -229,19 +233,20 @@ class BoundedSite(AiohttpSite):
         assert self._sockets is not None
         for listener in self._sockets.sockets:
             self._accepting.append(listener)
-            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+            self._watch(listener)
 
     def descriptors(self) -> list[int]:
         return [] if self._sockets is None else [one.fileno() for one in self._sockets.sockets]
 
-    def adopt(self, handed: socket.socket, client: str, make: _ProtocolFactory | None) -> None:
-        """Serve a connection that was accepted elsewhere."""
+    def adopt(self, handed: socket.socket, client: str, make: _ProtocolFactory, *, is_relayed: bool) -> None:
+        """Serve a connection that was admitted elsewhere."""
         accepted = _AcceptedSocket(handed, (client, 0))
         accepted.client = client
-        factory = self._admit(accepted, _AcceptedConnection(make or self.connection_factory, accepted), is_plain=True)
-        if factory is not None:
-            accepted.setblocking(False)
-            self._connecting.start(self._connect(factory, accepted, None))
+        occupant, now = _AcceptedConnection(make, accepted), asyncio.get_running_loop().time()
+        named = client if accepted.has_client_address else ""
+        accepted.hold(self._connections.adopt(named, occupant, now, is_relayed=is_relayed).leave)
+        accepted.setblocking(False)
+        self._connecting.start(self._connect(occupant.make_protocol, accepted, None))
 
     def pause(self) -> None:
         """Accept no connections until `resume`."""
@@ -270,11 +275,14 @@ class BoundedSite(AiohttpSite):
         await self._connecting.wait()
         await super().stop()
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket, *, may_refuse: bool = False) -> None:
         # A new connection needs a few turns until its request is read, and should not have to make way before.
         at_once = max(1, min(MAX_ACCEPTS_PER_TURN, self._connections.limit // TURNS_TO_FILL))
         if self._site.is_shared:
             at_once = 1
+            if not may_refuse and not self._connections.may_admit(asyncio.get_running_loop().time()):
+                self._leave_to_others(listener)
+                return
         for _ in range(at_once):
             try:
                 accepted, address = listener.accept()
@@ -285,6 +293,20 @@ class BoundedSite(AiohttpSite):
                 return
             self._is_failing = False
             self._begin(_AcceptedSocket(accepted, address))
+
+    def _leave_to_others(self, listener: socket.socket) -> None:
+        """Accept no connection for a moment, so that a process accepts it in which an idle one can make way."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener)
+        self._timers[listener] = loop.call_later(LEAVE_TO_OTHERS_S, self._accept_or_refuse, listener)
+
+    def _accept_or_refuse(self, listener: socket.socket) -> None:
+        """Accept a connection that is still there."""
+        self._watch(listener)
+        self._accept(listener, may_refuse=True)
+
+    def _watch(self, listener: socket.socket) -> None:
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def _pause(self, listener: socket.socket, error: OSError) -> None:
         """Pause the listener after an error such as EMFILE, for which an idle connection makes way.
@@ -298,7 +320,7 @@ class BoundedSite(AiohttpSite):
         self._is_failing = True
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
-        self._timers[listener] = loop.call_later(ACCEPT_RETRY_S, loop.add_reader, listener, self._accept, listener)
+        self._timers[listener] = loop.call_later(ACCEPT_RETRY_S, self._watch, listener)
 
     def _begin(self, accepted: "_AcceptedSocket") -> None:
         """Give a new connection its place, and read its header if one is due."""
