@@ -1,4 +1,4 @@
-"""Processes that serve hits beside the owner of the cache: to clients all of them are one proxy (I36)."""
+"""Processes that serve hits beside the owner of the cache: to clients all of them are one proxy (I21, I36)."""
 
 import asyncio
 import os

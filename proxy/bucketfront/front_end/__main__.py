@@ -34,7 +34,10 @@ def main() -> None:
     nursery, commands = os.getpid(), socket.socket(fileno=os.dup(sys.stdin.fileno()))
     commands.send(b"\0")  # it is ready
     while True:
-        octets, descriptors, _, _ = socket.recv_fds(commands, 1, 1)
+        try:
+            octets, descriptors, _, _ = socket.recv_fds(commands, 1, 1)
+        except ConnectionResetError:  # the owner has ended, and has not looked whether this process was ready
+            return
         if not octets:
             return
         if os.fork() == 0:

@@ -1,6 +1,6 @@
 """Leases and finished requests as facts of messages, and back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bucketfront.cache import Lease, Region
@@ -8,9 +8,11 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.access_log import LAST, AccessRecord, FinishedRequest
-from bucketfront.server.telemetry.logged_fields import LoggedFields
+from bucketfront.server.telemetry.logged_fields import NOTHING, LoggedFields
 
 Facts = dict[str, Any]
+
+MAX_KNOWN_RECORDS = 4096  # of a front end, at about 1 KiB each in the owner
 
 _OF_RECORD = ("method", "path", "status", "cache", "outcome", "mount", "size", "first_byte", "fault")
 
@@ -55,28 +57,56 @@ def key_of(fact: Sequence[Any]) -> ObjectKey:
     return ObjectKey(bucket, key, version)
 
 
-def facts_of_requests(requests: Iterable[FinishedRequest]) -> Facts:
-    """Return the facts of requests of the fast path. Each record occurs once, and requests have its number."""
-    numbers: dict[int, int] = {}
-    records: list[Facts] = []
-    lines: list[list[Any]] = []
-    for record, sent, client, at, seconds, fields in requests:
-        number = numbers.get(id(record))
-        if number is None:
-            number = numbers[id(record)] = len(records)
-            facts = {name: getattr(record, name) for name in _OF_RECORD}
-            records.append({**facts, "key": record.key, "cut": None if record.cut is None else record.cut.value})
-        texts = [value.decode("latin-1") if isinstance(value, bytes) else value for value in fields]
-        lines.append([number, sent, client, at, seconds, texts])
-    return {"records": records, "requests": lines}
+class SentRecords:
+    """The records that the other end knows, by number: each of them is sent once, in the order of the numbers.
+
+    The owner formats a part of a log line, and finds the metrics, once for a record. So most hits have a record that
+    it knows. After MAX_KNOWN_RECORDS both ends forget all of them.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[AccessRecord, int] = {}
+
+    def facts_of(self, requests: Sequence[FinishedRequest]) -> Facts:
+        """Return the facts of requests of the fast path, with the records that are new."""
+        is_new = len(self._numbers) + len(requests) > MAX_KNOWN_RECORDS
+        if is_new:
+            self._numbers.clear()
+        numbers = self._numbers
+        records: list[Facts] = []
+        lines: list[list[Any]] = []
+        for record, sent, client, at, seconds, fields in requests:
+            number = numbers.get(record)
+            if number is None:
+                number = numbers[record] = len(numbers)
+                facts = {name: getattr(record, name) for name in _OF_RECORD}
+                records.append({**facts, "key": record.key, "cut": None if record.cut is None else record.cut.value})
+            lines.append([number, sent, client, at, seconds, _texts_of(fields)])
+        return {"forget": is_new, "records": records, "requests": lines}
 
 
-def requests_of(facts: Facts) -> list[FinishedRequest]:
-    records = [_record_of(one) for one in facts["records"]]
-    return [
-        (records[number], sent, client, at, seconds, _fields_of(texts))
-        for number, sent, client, at, seconds, texts in facts["requests"]
-    ]
+class KnownRecords:
+    """The records that a front end has sent, by number."""
+
+    def __init__(self) -> None:
+        self._records: list[AccessRecord] = []
+
+    def requests_of(self, facts: Facts) -> list[FinishedRequest]:
+        """Return the requests of a message, which follows all those before it."""
+        if facts["forget"]:
+            self._records = []
+        records = self._records
+        records += map(_record_of, facts["records"])
+        return [
+            (records[number], sent, client, at, seconds, NOTHING if texts is None else _fields_of(texts))
+            for number, sent, client, at, seconds, texts in facts["requests"]
+        ]
+
+
+def _texts_of(fields: LoggedFields) -> list[str | None] | None:
+    if fields == NOTHING:
+        return None
+    return [value.decode("latin-1") if isinstance(value, bytes) else value for value in fields]
 
 
 def _record_of(facts: Facts) -> AccessRecord:

@@ -17,7 +17,7 @@ from bucketfront.config.settings import Settings
 from bucketfront.errors import UnusableSetting
 from bucketfront.front_end.channel import Channel, channel_pair
 from bucketfront.front_end.counts import Counts
-from bucketfront.front_end.facts import Facts, requests_of
+from bucketfront.front_end.facts import Facts, KnownRecords
 from bucketfront.front_end.handed_connection import HandedConnection, Make
 from bucketfront.front_end.lease_grants import ACKNOWLEDGE_TIMEOUT_S, Holder, LeaseGrants
 from bucketfront.front_end.message import Kind, Message
@@ -30,7 +30,7 @@ from bucketfront.server.server import DRAIN_TIMEOUT_S as RESPONSES_TIMEOUT_S
 from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.task_set import TaskSet
 
-START_TIMEOUT_S = 20.0  # for a front end to accept connections
+START_TIMEOUT_S = 60.0  # for front ends to accept connections, on a machine with much other work
 FLUSH_TIMEOUT_S = 1.0  # for a front end to send what has ended, before figures are shown without it
 RESTART_DELAY_S = 0.1  # after a front end died; doubled for each that dies before it accepts connections
 MAX_RESTART_DELAY_S = 10.0
@@ -81,6 +81,7 @@ class _FrontEnd:
         self._on_end = on_end
         self.process = 0
         self._pidfd = -1
+        self._records = KnownRecords()
         self._flushes: dict[int, asyncio.Future[None]] = {}
         self._numbers = count()
         self._channel = Channel(ours, self._on_message, self._end)
@@ -174,7 +175,7 @@ class _FrontEnd:
                 log.debug("a front end sent %s", message.kind.name)  # DRAINED: its end follows
 
     def _count(self, facts: Facts) -> None:
-        for record, sent, client, at, seconds, fields in requests_of(facts):
+        for record, sent, client, at, seconds, fields in self._records.requests_of(facts):
             self._parts.telemetry.add(record, sent, client, at, seconds, fields)
         self._parts.grants.record_uses(self._holder, facts["uses"])
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from itertools import islice
 
-from bucketfront.front_end.facts import facts_of_requests
+from bucketfront.front_end.facts import SentRecords
 from bucketfront.front_end.lease_table import LeaseTable
 from bucketfront.front_end.message import Kind, Message
 from bucketfront.server.telemetry.access_log import AccessRecord, FinishedRequest
@@ -21,6 +21,7 @@ class Report:
     def __init__(self, send: Callable[[Message], None], leases: LeaseTable) -> None:
         self._send = send
         self._leases = leases
+        self._records = SentRecords()
         self._pending: list[FinishedRequest] = []
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -51,5 +52,5 @@ class Report:
         uses = iter(self._leases.take_uses().items())
         while requests or (some := list(islice(uses, MAX_BATCH))):
             some = list(islice(uses, MAX_BATCH)) if requests else some
-            self._send(Message(Kind.SERVED, {**facts_of_requests(requests), "uses": some}))
+            self._send(Message(Kind.SERVED, {**self._records.facts_of(requests), "uses": some}))
             requests = []
