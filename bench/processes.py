@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-START_TIMEOUT_S = 15.0  # seconds that a program has for its start
+START_TIMEOUT_S = 60.0  # seconds that a program has for its start
 STOP_TIMEOUT_S = 15.0  # seconds that it has for its end after SIGTERM
 SAMPLE_INTERVAL_S = 0.05  # seconds between two samples of a process's memory
 QUIET_S = 0.6  # seconds without a byte from the origin and without a running transfer
@@ -27,13 +27,17 @@ BUCKET = "bench"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A caching proxy under test. `pid` is its first process; its children are measured with it."""
+    """A caching proxy under test. `pid` is its first process; its children are measured with it.
+
+    `admin` is the port for operators, 0 if it has none.
+    """
 
     name: str
     port: int
     prefix: str
     pid: int
     scheme: str = "http"
+    admin: int = 0
 
     def path(self, key: str) -> str:
         return f"{self.prefix}{key}"
@@ -193,7 +197,7 @@ async def clients(count: int) -> AsyncGenerator[list[Client], None]:
 # --- the proxies -----------------------------------------------------------------------------------------------
 
 BUCKETFRONT = """\
-server: {{host: 127.0.0.1, port: 0, tls: {tls}}}
+server: {{host: 127.0.0.1, port: 0, tls: {tls}, workers: {workers}}}
 admin: {{host: 127.0.0.1, port: 0}}
 origin:
   endpoint_url: http://127.0.0.1:{origin}
@@ -208,14 +212,16 @@ access_log: {{format: json, path: {folder}/access.log}}
 @contextlib.asynccontextmanager
 async def bucketfront(
     folder: Path, origin_port: int, *, keys: tuple[str, str] = ("x", "y"), methods: str = "GET, HEAD",
-    certificate: Certificate | None = None,
+    certificate: Certificate | None = None, workers: int = 1,
 ) -> AsyncGenerator[Subject, None]:  # fmt: skip
     """Run a real `bucketfront serve` with default settings and its cache in `folder`. Raises RuntimeError."""
     config = folder / "proxy.yaml"
     config.touch(0o600)  # it has secrets
     tls = "null" if certificate is None else f"{{certificate: {certificate.chain}, key: {certificate.key}}}"
     config.write_text(
-        BUCKETFRONT.format(origin=origin_port, folder=folder, bucket=BUCKET, keys=keys, methods=methods, tls=tls)
+        BUCKETFRONT.format(
+            origin=origin_port, folder=folder, bucket=BUCKET, keys=keys, methods=methods, tls=tls, workers=workers
+        )
     )
     log = folder / "stderr.log"
     arguments = (sys.executable, "-m", "bucketfront.cli", "serve", "-c", config)
@@ -225,7 +231,8 @@ async def bucketfront(
                 if process.returncode is not None:
                     raise RuntimeError(f"bucketfront did not start: {log.read_text()}")
                 await asyncio.sleep(0.02)
-        yield Subject("bucketfront", int(found[2]), "/", process.pid, found[1])
+        admin = re.search(r"admin\s+https?://[^:]+:(\d+)", log.read_text())
+        yield Subject("bucketfront", int(found[2]), "/", process.pid, found[1], int(admin[1]) if admin else 0)
         if process.returncode is not None:
             raise RuntimeError(f"bucketfront ended with {process.returncode}: {log.read_text()[-2000:]}")
     complaints = log.read_text().splitlines()[3:]

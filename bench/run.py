@@ -1,9 +1,9 @@
 """The benchmark: `make bench`, or `bench/run.py [--only N]`.
 
 The program starts origins, bucketfront and, if installed, nginx and Varnish on loopback with their files in a temporary
-folder. It measures the scenarios of `warm.py`, `over_tls.py`, `cold.py`, `seeks.py`, `scale.py` and `uploads.py`, and
-prints each number with its goal. It writes `bench/results/latest.json`, `docs/performance.md` and its picture, and ends
-all it started. Exit status 0: the run worked, whether goals were met or missed.
+folder. It measures the scenarios of `warm.py`, `over_tls.py`, `front_ends.py`, `cold.py`, `seeks.py`, `scale.py` and
+`uploads.py`, and prints each number with its goal. It writes `bench/results/latest.json`, `docs/performance.md` and its
+picture, and ends all it started. Exit status 0: the run worked, whether goals were met or missed.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import cold
+import front_ends
 import over_tls
 import processes
 import report
@@ -31,7 +32,7 @@ from figures import OURS, Figure, Goal, judged
 from load import wrk_program
 
 NEEDED_BYTES = 40 << 30  # bytes of disk for all caches of a scenario
-SCENARIOS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "scale", "tls", "uploads")
+SCENARIOS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "scale", "tls", "uploads", "workers")
 PROGRAMS = {
     "curl": lambda: shutil.which("curl"),
     "nginx-light": processes.nginx_program,
@@ -99,6 +100,8 @@ async def measure(chosen: list[str], folder: Path, *, with_peers: bool) -> list[
             shutil.rmtree(place)
     if "tls" in chosen and wrk_program():
         figures += await over_tls.measure(_place(folder, "tls"), with_peers=with_peers)
+    if "workers" in chosen and processes.nginx_program() is not None:
+        figures += await front_ends.measure(_place(folder, "workers"))
     if "scale" in chosen and SCALE.exists():
         figures += await asyncio.to_thread(_scale)
     if "uploads" in chosen:
