@@ -80,6 +80,7 @@ reliability: install
 soak: install
 	$(BIN)/pytest -m reliability tests/reliability --soak
 	BUCKETFRONT_ATTACK_HEADS=1000000 $(BIN)/pytest -n auto -m long tests/server/test_attack_heads.py
+	RACES=100000 $(BIN)/pytest -m long tests/server/test_front_end_races.py
 
 # Compares bucketfront with nginx and Varnish. Writes docs/performance.md.
 bench: install
