@@ -14,7 +14,7 @@ from typing import Self
 
 from prometheus_client import CollectorRegistry
 
-from bucketfront import process_log
+from bucketfront import __version__, process_log
 from bucketfront.admin.api import AdminParts, AdminServer, admin_site, build_admin
 from bucketfront.admin.collectors.cache_collector import CacheCollector
 from bucketfront.admin.collectors.origin_collector import OriginCollector
@@ -85,6 +85,7 @@ from bucketfront.tus.staging import StagingSpace
 from bucketfront.tus.upload_folder import UploadFolder
 from bucketfront.warm.places import Places
 from bucketfront.warm.registry import JobRegistry
+from bucketfront.warm.transfers import Transfers
 
 LOCK_WAIT_S = 1.0  # for the kernel to end a process whose place is taken, and which was killed
 HANDED_OVER_TIMEOUT_S = 3600.0  # for responses that run when another process takes over; a film takes about as long
@@ -151,6 +152,7 @@ class App:
         self.upload_journal: UploadJournal
         self.telemetry: Telemetry
         self.warm_jobs: JobRegistry
+        self.transfers: Transfers
         self.listener: Listener
         self.admin: Listener
         loaded = loaded or LoadedConfig(settings)
@@ -402,11 +404,13 @@ class App:
             self.telemetry.totals,
             wall=self._clock,
         )
+        self.transfers = Transfers(self.cache, __version__)
         parts = AdminParts(
             cache=self.cache,
             registry=self._registry,
             health=self.health,
             warm_jobs=self.warm_jobs,
+            transfers=self.transfers,
             reload=self.reload,
             live=live,
             effective=lambda: self.reloader.loaded.effective,

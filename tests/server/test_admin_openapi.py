@@ -25,6 +25,8 @@ QUERIES = {"/api/v1/explain": "?path=/x"}  # of paths that need one
 
 
 def body_of(operation: Operation) -> bytes | None:
+    if operation.takes is not None:
+        return b"no archive"
     return None if operation.request is None else BODIES.get(operation.request, b"{}")
 
 
@@ -81,7 +83,8 @@ async def test_each_path_responds_as_described(start: StartProxy, s3: S3, path: 
             ({**RIGHT, "Host": "evil.example"}, 200 if operation.is_probe else 421),
             ({**RIGHT, "Accept": "application/json"}, success),
         ):
-            response = await proxy.admin(method, url, body_of(operation), fields)
+            kind = {} if operation.takes is None else {"Content-Type": operation.takes.value}
+            response = await proxy.admin(method, url, body_of(operation), {**fields, **kind})
             assert response.status == status, (method, path, fields)
             assert_described(path, method, response)
 

@@ -7,7 +7,7 @@ import pytest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
 from test_warm import FOREVER, is_hit, warmed
 
-from bucketfront.admin import exports
+from bucketfront.warm import heat
 
 
 async def exported(proxy: Proxy) -> list[dict[str, Any]]:
@@ -24,8 +24,8 @@ async def exported(proxy: Proxy) -> list[dict[str, Any]]:
 
 async def test_order_of_heat(proxy: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects come by last access, over pages of any size, and within a page by their uses."""
-    monkeypatch.setattr(exports, "PAGE_ENTRIES", 4)
-    monkeypatch.setattr(exports, "ENTRIES_PER_TURN", 2)
+    monkeypatch.setattr(heat, "PAGE_ENTRIES", 4)
+    monkeypatch.setattr(heat, "ENTRIES_PER_TURN", 2)
     for number in range(10):
         s3.put(f"{number}", b"data", CacheControl=FOREVER)
         await proxy.get(f"/{number}")

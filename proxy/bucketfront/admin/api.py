@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from bucketfront import __version__
 from bucketfront.admin import openapi
+from bucketfront.admin.archives import Archives
 from bucketfront.admin.configuration import Configurations, Effective
 from bucketfront.admin.connection import AdminConnection
 from bucketfront.admin.dashboard import Dashboard
@@ -53,6 +54,7 @@ from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.server.router import Router
 from bucketfront.server.telemetry.last_responses import LastResponses
 from bucketfront.warm.registry import JobRegistry
+from bucketfront.warm.transfers import Transfers
 
 MAX_AT_ONCE = 16  # requests, probes apart: a scraper, a few people
 MAX_CONNECTIONS = 128  # more than the requests at once, so that idle ones can make way
@@ -76,6 +78,7 @@ class AdminParts:
     registry: CollectorRegistry
     health: Health
     warm_jobs: JobRegistry
+    transfers: Transfers
     reload: Reload
     live: LiveFigures
     effective: Effective
@@ -112,6 +115,7 @@ class AdminApplication:
             **Warming(parts.warm_jobs, frozenset(settings.server.names), cache.mode).handlers,
             **Jobs(parts.warm_jobs).handlers,
             **Exports(cache, router).handlers,
+            **Archives(parts.transfers, router, parts.warm_jobs.places, cache.mode).handlers,
             **Configurations(parts.effective).handlers,
             **Reloading(parts.reload).handlers,
             **Events(parts.live).handlers,

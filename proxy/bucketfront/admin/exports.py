@@ -1,6 +1,5 @@
 """`GET /api/v1/export`: what the cache holds, by heat, for the manifest from which another instance warms."""
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
@@ -14,9 +13,7 @@ from bucketfront.cache import Cache, Held
 from bucketfront.errors import StoreError
 from bucketfront.http.ranges import Span
 from bucketfront.server.router import Router
-
-PAGE_ENTRIES = 1000
-ENTRIES_PER_TURN = 100  # read in one turn of the loop (docs/invariants.md#cost-of-a-request)
+from bucketfront.warm import heat
 
 _CURSOR = r"^-?[0-9]{1,20}(\.[0-9]{1,20})?:[0-9]{1,18}$"
 
@@ -77,21 +74,12 @@ class Exports:
 
     async def _export(self, request: web.BaseRequest) -> web.Response:
         before = _place(read_query(request, ExportQuery).cursor)
-        await self._cache.flush()
-        found: list[Held] = []
-        is_last = False
         try:
-            while len(found) < PAGE_ENTRIES and not is_last:
-                page = self._cache.newest(ENTRIES_PER_TURN, before)
-                is_last = len(page) < ENTRIES_PER_TURN
-                found += page
-                before = page[-1].place if page else before
-                await asyncio.sleep(0)
+            found = await heat.page(self._cache, before)
         except StoreError as error:
             raise Refused(500, str(error)) from error
-        by_heat = sorted(found, key=lambda held: (-held.uses, -held.accessed_at))
-        objects = [shown for held in by_heat for shown in self._shown(held)]
-        cursor = None if is_last or before is None else f"{before[0]!r}:{before[1]}"
+        objects = [shown for held in found.held for shown in self._shown(held)]
+        cursor = None if found.after is None else f"{found.after[0]!r}:{found.after[1]}"
         return web.json_response({"objects": objects, "cursor": cursor})
 
     def _shown(self, held: Held) -> Iterator[dict[str, object]]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bucketfront.admin import (
+    archives,
     configuration,
     dashboard,
     entries,
@@ -38,6 +39,7 @@ OPERATIONS: Mapping[str, Operation] = {
     **warming.OPERATIONS,
     **jobs.OPERATIONS,
     **exports.OPERATIONS,
+    **archives.OPERATIONS,
     **reloading.OPERATIONS,
     **events.OPERATIONS,
     **dashboard.OPERATIONS,
@@ -123,6 +125,8 @@ def _operation(operation: Operation, method: str) -> dict[str, Any]:
     if operation.request is not None:
         content = {Media.JSON.value: {"schema": _reference(operation.request)}}
         described["requestBody"] = {"required": True, "content": content}
+    if operation.takes is not None:
+        described["requestBody"] = {"required": True, "content": {operation.takes.value: {}}}
     return described
 
 

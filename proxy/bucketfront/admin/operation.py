@@ -23,6 +23,7 @@ class Media(Enum):
     CSS = "text/css"
     SCRIPT = "text/javascript"
     EVENTS = "text/event-stream"
+    TAR = "application/x-tar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Body:
 class Operation:
     """What one path does. A GET is a HEAD as well. `responses` are those of its own, by status, without refusals.
 
-    `request` is the model of its body, and `query` that of its parameters.
+    `request` is the model of its body, and `query` that of its parameters. A body that is no JSON has the type `takes`.
     `is_page` is True if it needs no token, because it is the same for everybody and a browser sends none with it.
     `is_probe` is True if it needs no token, no name and no place, because an orchestrator's probe has none of them.
     `is_stream` is True if its response has no end. Such responses have a bound of their own in place of a place.
@@ -48,6 +49,7 @@ class Operation:
     responses: Mapping[int, tuple[Body, ...]]
     request: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
+    takes: Media | None = None
     is_probe: bool = False
     is_page: bool = False
     is_stream: bool = False

@@ -5,11 +5,13 @@ and how far its bytes are readable. `Cache.lease` permits a response without a l
 an `Origin`.
 """
 
+from bucketfront.cache.adoption import AdoptionRefusal
 from bucketfront.cache.assembly import CacheAssembly, CacheOptions, open_cache
 from bucketfront.cache.cache import Cache
 from bucketfront.cache.clock import CacheClock, boottime
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.decision import Decision
+from bucketfront.cache.entries.id_set import IdSet
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.negative_cache import Absence, Refusal
 from bucketfront.cache.entries.removals import AGE_BOUNDS_S, Removal, RemovalFigures, RemovalReason, StorageRefusal
@@ -22,6 +24,7 @@ from bucketfront.cache.observed import Observed
 from bucketfront.cache.origin import NotModified, Origin, OriginResponse
 from bucketfront.cache.reader import Reader
 from bucketfront.cache.shadow import Difference, Shadow, Verdict
+from bucketfront.cache.snapshot import Snapshot
 from bucketfront.cache.statistics import Statistics
 from bucketfront.cache.storage import page_cache
 from bucketfront.cache.storage.boot import boot_id
@@ -37,6 +40,7 @@ __all__ = [
     "AGE_BOUNDS_S",
     "Absence",
     "Absent",
+    "AdoptionRefusal",
     "BlockView",
     "Budget",
     "Cache",
@@ -51,6 +55,7 @@ __all__ = [
     "Folder",
     "FolderFacts",
     "Held",
+    "IdSet",
     "KeyRange",
     "KeyView",
     "Lease",
@@ -70,6 +75,7 @@ __all__ = [
     "RemovalFigures",
     "RemovalReason",
     "Shadow",
+    "Snapshot",
     "Statistics",
     "StorageRefusal",
     "Upload",

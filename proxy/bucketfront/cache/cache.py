@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from itertools import islice
 from typing import Any
 
+from bucketfront.cache.adoption import Adopter, AdoptionRefusal
 from bucketfront.cache.bypass import Bypass
 from bucketfront.cache.entries.entry import MAX_USES, Entry
 from bucketfront.cache.entries.entry_table import FreshnessOf
@@ -23,6 +24,7 @@ from bucketfront.cache.lookup_flow import Absent, LookupFlow
 from bucketfront.cache.mode import CacheMode
 from bucketfront.cache.reader import Reader, ReaderContext
 from bucketfront.cache.shadow import Shadow
+from bucketfront.cache.snapshot import Snapshot
 from bucketfront.cache.statistics import Found, Statistics
 from bucketfront.cache.storage import blocks, page_cache
 from bucketfront.cache.upkeep.disposal import Disposal
@@ -85,6 +87,7 @@ class Cache:
         self._views = views
         self._upload_shares = upload_shares
         self._flush = flush
+        self._adopter = Adopter(lookup_flow, self._entries, open_files)
 
     @property
     def mode(self) -> CacheMode:
@@ -260,6 +263,11 @@ class Cache:
         return self._fetch_context.store.is_usable
 
     @property
+    def block_size(self) -> int:
+        """Return `block_size` in bytes."""
+        return self._fetch_context.block_size
+
+    @property
     def capacity(self) -> int:
         """Return `max_size` in bytes."""
         return self._entries.budget.limit
@@ -302,6 +310,27 @@ class Cache:
         spans = tuple(blocks.span_of(range(start, stop), size, block_size) for start, stop in runs)
         return Held(entry.id, entry.key, size, spans, entry.is_complete(block_size), accessed_at, max(0, entry.uses))
 
+    async def snapshot(self, key: ObjectKey) -> Snapshot | None:
+        """Return the bytes that are held of a key, for an archive. Close it, because it pins an entry.
+
+        Returns None if no bytes are held. This is no use of the entry, and sends no request. Raises StoreError.
+        """
+        was_hot = self._entries.hot(key) is not None
+        entry = self._entries.find(key)
+        if entry is None:
+            return None
+        self._entries.pin(entry)
+        found = Snapshot(entry, self._fetch_context, was_hot=was_hot)
+        try:
+            await self._open_files.open(entry, wants_body=False)
+        except BaseException:
+            found.close()
+            raise
+        if entry.metadata.size and entry.file is None:
+            found.close()
+            return None
+        return found
+
     # --- writing ---------------------------------------------------------------------------------------------
 
     def begin_write(self, key: ObjectKey, length: int | None) -> Upload:
@@ -329,6 +358,14 @@ class Cache:
         if self.mode is CacheMode.OBSERVE:
             return
         await self._lookup_flow.publish_upload(upload, etag)
+
+    async def adopt(self, key: ObjectKey, claimed: Metadata, uses: int) -> Reader | AdoptionRefusal:
+        """Return a reader whose `supply` takes bytes that another cache had of the claimed version. Close it.
+
+        S3 confirms before that it has this version, with a HEAD unless the entry of the key is fresh. `uses` are
+        requests that the other cache has counted. Raises OriginErrors except ObjectNotFound.
+        """
+        return await self._adopter.adopt(key, claimed, uses)
 
     # --- removing --------------------------------------------------------------------------------------------
 

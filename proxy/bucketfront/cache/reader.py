@@ -214,6 +214,12 @@ class Reader:
         assert self._entry.file is not None
         return await self._context.fetch_context.store.read(self._entry.file, span)
 
+    async def supply(self, start: int, data: bytes) -> int:
+        """Store blocks of the version that another cache had. See `Fill.supply`, also for what it raises."""
+        if not self.is_stored:
+            return 0
+        return await Fill.of(self._entry, self._context.fetch_context).supply(start, data)
+
     def stream(self, span: Span, *, continues: bool = False) -> AsyncGenerator[bytes, None]:
         """Return these bytes straight from the origin. Close the generator when done.
 

@@ -1,7 +1,7 @@
 """Requests to the admin port of the running proxy."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,14 +54,21 @@ def open_admin(
     settings: "Settings", method: str, path: str, body: object = None, timeout: float = TIMEOUT_S
 ) -> "HTTPResponse":
     """Return the response to one request, to be read and closed. Raises AdminRefused, AdminFailed."""
+    content = None if body is None else json.dumps(body).encode()
+    return send_admin(settings, method, path, content, "application/json", timeout)
+
+
+def send_admin(
+    settings: "Settings", method: str, path: str, content: bytes | Iterable[bytes] | None, media: str, timeout: float
+) -> "HTTPResponse":
+    """Return the response to a request with that body of the type `media`. Raises AdminRefused, AdminFailed."""
     import urllib.error
     import urllib.request
     from http.client import HTTPException
 
     url = f"{_address(settings)}{path}"
-    content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, method=method, data=content)  # noqa: S310 - http or https
-    request.add_header("Content-Type", "application/json")
+    request.add_header("Content-Type", media)
     token = settings.admin.token
     if token is not None:
         request.add_header("Authorization", f"Bearer {token.get_secret_value()}")

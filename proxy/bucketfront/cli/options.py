@@ -26,6 +26,21 @@ config_option = click.option(
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
+
+class SizeType(click.ParamType[int]):
+    """A number of bytes, as sizes of the configuration are written."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from bucketfront.config.quantities import parse_size
+
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 _GIVEN = "bucketfront.settings"
 _BEGINNINGS = """\
 There is no {file} here, and nothing names a bucket. These are the ways to begin:

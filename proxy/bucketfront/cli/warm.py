@@ -5,23 +5,10 @@ from typing import Any
 
 import click
 
-from bucketfront.cli.options import config_option, json_option, load
+from bucketfront.cli.options import SizeType, config_option, json_option, load
 from bucketfront.cli.warm_progress import bodies_of, run_jobs, wanted_in
 
-
-class _Rate(click.ParamType[int]):
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from bucketfront.config.quantities import parse_size
-
-        try:
-            return parse_size(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-rate_option = click.option("--rate", type=_Rate(), metavar="SIZE", help="Bytes a second at most, for example 50MB.")
+rate_option = click.option("--rate", type=SizeType(), metavar="SIZE", help="Bytes a second at most, for example 50MB.")
 parallel_option = click.option(
     "--parallel", type=click.IntRange(1, 32), default=4, show_default=True, help="Objects to fill at once."
 )

@@ -26,16 +26,23 @@ _CANCELLED = 130  # as a shell shows the end by SIGINT: 128 + 2
 
 def wanted_in(manifest: "Path") -> "Iterator[Wanted]":
     """Yield the objects of a manifest, of standard input for `-`. Ends the command if it is of no use."""
+    try:
+        with click.open_file(str(manifest), encoding="utf-8", errors="strict") as lines:
+            yield from wanted_of(lines, manifest)
+    except OSError as error:
+        fail(f"cannot read {manifest}: {error.strerror}", WRONG_USE)
+
+
+def wanted_of(lines: "Iterable[str]", manifest: "Path") -> "Iterator[Wanted]":
+    """Yield the objects of the lines of a manifest. Ends the command if they are of no use."""
     from bucketfront.warm.manifest import BadManifest, read
 
     try:
-        with click.open_file(str(manifest), encoding="utf-8", errors="strict") as lines:
-            yield from read(lines)
+        yield from read(lines)
     except BadManifest as error:
         fail(f"{manifest}: {error}", WRONG_USE)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        fail(f"cannot read {manifest}: {reason}", WRONG_USE)
+    except UnicodeDecodeError:
+        fail(f"cannot read {manifest}: it is not UTF-8", WRONG_USE)
 
 
 def run_jobs(settings: "Settings", bodies: Iterable[dict[str, Any]], *, detach: bool, as_json: bool) -> None:

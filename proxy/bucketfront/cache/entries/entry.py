@@ -82,9 +82,9 @@ class Entry:
     """
 
     __slots__ = (
-        "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "id", "is_removed", "key",
-        "lease", "lost", "metadata", "new_sums", "pins", "policy_number", "present", "spare", "state", "stored_at",
-        "unverified", "uses", "validated_at",
+        "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "has_supplied", "id",
+        "is_removed", "key", "lease", "lost", "metadata", "new_sums", "pins", "policy_number", "present", "spare",
+        "state", "stored_at", "unverified", "uses", "validated_at",
     )  # fmt: skip
 
     def __init__(
@@ -108,6 +108,7 @@ class Entry:
         self.lost: set[int] = set()  # blocks that are gone, but not yet from the index
         self.bytes = 0  # charged to the budget
         self.charged = 0  # the blocks that `bytes` includes: the present ones and those that a fetch has begun
+        self.has_supplied = False  # some of its blocks came from another cache, and not from the origin
         self.pins = 0
         self.uses = 0  # requests after the first that found all their bytes, up to MAX_USES; a policy lowers it
         self.state = EntryState.NEW

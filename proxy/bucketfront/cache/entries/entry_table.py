@@ -355,6 +355,10 @@ class EntryTable:
             entry.uses += 1
         self.touch(entry, now)
 
+    def note_uses(self, entry: Entry, uses: int) -> None:
+        """Note requests that another cache has counted, for the policy."""
+        entry.uses = max(entry.uses, min(uses, MAX_USES))
+
     def touch(self, entry: Entry, now: float) -> None:
         """Note an access, which resets the idle timer."""
         entry.accessed_at = now
@@ -591,6 +595,11 @@ class EntryTable:
             self._cold_bytes += entry.bytes
         self._refresh_orders()
         return dropped
+
+    def cool_first(self, entry: Entry) -> None:
+        """Let an entry leave memory before all others, because it came there for no request."""
+        if self._hot.get(entry.key) is entry:
+            self._hot.move_to_end(entry.key, last=False)
 
     def close(self) -> list[Entry]:
         """Drop all entries from memory. Returns them, and the caller closes their files."""

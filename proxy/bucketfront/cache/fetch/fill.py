@@ -353,6 +353,32 @@ class Fill:
         for number, run in enumerate(left):
             self._launch(run, response if number == 0 else None)
 
+    async def supply(self, start: int, data: bytes) -> int:
+        """Store blocks of the version that another cache had: those in `data`, the bytes from `start` on.
+
+        Blocks that are present or being fetched stay as they are. Returns how many bytes were stored. Raises
+        StoreError, and ContentMismatch if the object is complete with them and does not fit S3's checksum.
+        """
+        size, total = self._context.block_size, self._entry.metadata.size
+        stop = start + len(data)
+        whole = range(-(-start // size), blocks.block_count(total, size) if stop == total else stop // size)
+        stored = 0
+        for run in list(self._claims().missing(blocks.span_of(whole, total, size))):
+            if self._entry.is_removed or not self._context.ownership.is_held:
+                break
+            span = blocks.span_of(run, total, size)
+            body = _SuppliedBody(data[span.start - start : span.stop - start])
+            self._entry.has_supplied = True
+            fetch = self._launch(
+                run, OriginResponse(self._entry.metadata, span.start, span.stop, body), is_supplied=True
+            )
+            assert fetch.task is not None
+            await asyncio.wait([fetch.task])
+            if not fetch.task.cancelled() and (error := fetch.task.exception()) is not None:
+                raise error
+            stored += max(0, fetch.mark - span.start)
+        return stored
+
     def _claims(self) -> Claims:
         """Return which blocks are present or being fetched: no block is claimed twice."""
         entry, size = self._entry, self._context.block_size
@@ -417,12 +443,14 @@ class Fill:
         reserved: int = 0,
         cursor: ReaderCursor | None = None,
         is_of_object: bool = False,
-    ) -> None:
+        is_supplied: bool = False,
+    ) -> PartFetch:
         entry, context = self._entry, self._context
         span = blocks.span_of(run, entry.metadata.size, context.block_size)
         fetch = PartFetch(
             span.start, span.stop, span.start, span.start, reserved, began=context.clock(), response=response,
-            cursor=cursor, is_of_object=is_of_object, state=PartState.REQUESTING if reserved else PartState.RESERVING,
+            cursor=cursor, is_of_object=is_of_object or is_supplied, is_supplied=is_supplied,
+            state=PartState.REQUESTING if reserved else PartState.RESERVING,
         )  # fmt: skip
         if self not in context.stats.fills:
             self._since = context.clock()
@@ -430,7 +458,7 @@ class Fill:
         self._fetches.append(fetch)
         context.entries.pin(entry)
         context.stats.fetches.add(fetch)
-        context.stats.started += 1
+        context.stats.started += not is_supplied
         transfer = PartTransfer(
             fetch, entry, self._version, context,
             on_head=self._find_index, on_written=self._wake, on_complete=self._compare_later,
@@ -442,6 +470,7 @@ class Fill:
             fetch.task = context.tasks.start(transfer.run(), name=f"part {entry.key} {span.start}")
         # A callback, because a task that is cancelled before its first step never runs any of its own code.
         fetch.task.add_done_callback(lambda task: self._end(fetch, task))
+        return fetch
 
     def _split_for(self, waiter: Waiter) -> None:
         """Give a reader a part of its own if the part fetch that will reach its offset is too far behind.
@@ -490,7 +519,7 @@ class Fill:
         fetch.become(PartState.ENDED)
         self._fetches.remove(fetch)
         context.stats.fetches.discard(fetch)
-        context.stats.outcomes[outcome] += 1
+        context.stats.outcomes[outcome] += not fetch.is_supplied
         if isinstance(error, StoreError):
             self._refused_at = context.clock()
             context.entries.removals.refused(entry.key, refusal_because_of(error))
@@ -567,6 +596,20 @@ class Fill:
         self._context.remove(self._entry, RemovalReason.CORRUPT)
         for fetch in self._fetches:  # of a block that was lost meanwhile
             fetch.cancel()
+
+
+class _SuppliedBody:
+    """The bytes of blocks that another cache had, in the form of a response's body."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def read(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+    def close(self) -> None:
+        """Do nothing, because there is no connection."""
 
 
 def _overlap(span: Span, fetch: PartFetch) -> bool:

@@ -62,8 +62,13 @@ class Integrity:
             return digest
         return None if self._bucket(key).is_opaque or _version_id(key, metadata) in self._opaque else digest
 
-    def fits(self, key: ObjectKey, metadata: Metadata, expected: Digest, found: bytes | None) -> bool:
-        """Return whether the bytes may be served. `found` is their digest, None if the file ended early."""
+    def fits(
+        self, key: ObjectKey, metadata: Metadata, expected: Digest, found: bytes | None, *, is_evidence: bool = True
+    ) -> bool:
+        """Return whether the bytes may be served. `found` is their digest, None if the file ended early.
+
+        Bytes are no evidence against the ETag if some of them did not come from the origin.
+        """
         self.compared += 1
         bucket = self._bucket(key)
         is_md5 = expected.algorithm == MD5
@@ -71,10 +76,10 @@ class Integrity:
             bucket.has_fitted |= is_md5
             return True
         version = _version_id(key, metadata)
-        if is_md5 and found is not None and self._misfits.get(version) == found:
+        if is_evidence and is_md5 and found is not None and self._misfits.get(version) == found:
             self._note_opaque(version, bucket)
             return True
-        if found is not None:
+        if is_evidence and found is not None:
             _remember(self._misfits, version, found, MAX_REMEMBERED)
         self.corrupt_objects += 1
         log.warning(
@@ -136,7 +141,7 @@ class Comparison:
             found: bytes | None = digests.of_bytes(data, expected.algorithm)
         else:
             found = await self._store.digest(entry.file, metadata.size, expected.algorithm, is_urgent=is_urgent)
-        if not self._integrity.fits(key, metadata, expected, found):
+        if not self._integrity.fits(key, metadata, expected, found, is_evidence=not entry.has_supplied):
             raise ContentMismatch(f"{key} is not what S3 says it is")
 
     async def _with_checksum(self, key: ObjectKey, metadata: Metadata) -> Metadata:

@@ -94,6 +94,7 @@ class PartFetch:
     status: int | None = None  # of the response that brought the latest bytes
     cursor: ReaderCursor | None = None  # the reader that the part was started for
     is_of_object: bool = False  # the next reader of the object will need it, whatever becomes of this one
+    is_supplied: bool = False  # another cache had the bytes, and none come from the origin
     task: "asyncio.Task[None] | None" = None
     state: PartState = PartState.RESERVING
 

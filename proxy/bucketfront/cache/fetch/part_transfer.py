@@ -58,7 +58,7 @@ class PartTransfer:
         fetch.response = None
         try:
             while data := await body.read():
-                fetch.status = body.status
+                fetch.status = None if fetch.is_supplied else body.status
                 await self._store(data)
         finally:
             body.close()
@@ -66,6 +66,8 @@ class PartTransfer:
     def _note_received(self, start: int, count: int) -> None:
         """Count bytes from the origin. Those that the fetch's reader has requested are not read ahead."""
         fetch = self._fetch
+        if fetch.is_supplied:
+            return
         wanted = 0
         if fetch.cursor is not None and not fetch.cursor.request.is_background:
             size = self._context.block_size
