@@ -36,6 +36,7 @@ class Reason(Enum):
     CONFIGURATION_REFUSED = "configuration-refused"
     ACCESS_DENIED = "access-denied"
     DISK_FAILING = "disk-failing"
+    INODES_USED_UP = "inodes-used-up"
     INDEX_FAILING = "index-failing"
     ACCESS_LOG_FAILING = "access-log-failing"
     TLS_UNUSABLE = "tls-unusable"  # new certificates; the old ones are served

@@ -20,6 +20,7 @@ class Bug:
     nodes: tuple[str, ...]
 
 
+ARCHIVES = "tests/server/test_archives.py::"
 ACCEPTING = "tests/server/test_accepting.py::"
 CACHE = "tests/cache/test_cache_cache.py::"
 CLOCK = "tests/cache/test_cache_clock.py::"
@@ -71,6 +72,32 @@ BUGS = (
         "No front end learns that a lease has ended, so that it serves the version before a write.",
         (Edit("bucketfront.cache.cache:Cache.lend", "lease.on_revoke = end", "lease.on_revoke = None"),),
         (FRONT_ENDS + "test_no_response_is_stale_after_a_change[put]",),
+    ),
+    Bug(
+        5,
+        "archive-unconfirmed",
+        "An import stores the bytes of an archive although S3 has another version by now.",
+        (
+            Edit(
+                "bucketfront.cache.adoption:Adopter._refusal",
+                "not (current.is_strong and current.has_second_validator and current.is_version(claimed))",
+                "False",
+            ),
+        ),
+        (ARCHIVES + "test_a_write_before_the_import",),
+    ),
+    Bug(
+        1,
+        "archive-as-evidence",
+        "Bytes of an archive that S3's checksum contradicts count as evidence, and are served the second time.",
+        (
+            Edit(
+                "bucketfront.cache.fetch.integrity:Comparison.check",
+                "is_evidence=not entry.has_supplied",
+                "is_evidence=True",
+            ),
+        ),
+        (ARCHIVES + "test_bytes_of_another_object",),
     ),
     Bug(
         34,

@@ -8,6 +8,8 @@ from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
 from relay import Cut, Seen, canned
 
 from bucketfront.admin.health import Phase
+from bucketfront.cache.storage.folder import Folder
+from bucketfront.cache.storage.storage import DiskSpace
 from bucketfront.s3 import breaker, client, pace
 
 IDS = ("x-amz-request-id: 4442587FB7D0A2F9", "x-amz-id-2: vlR7Pnpv/+abc=")
@@ -266,6 +268,29 @@ async def test_a_failing_disk_degrades(proxy: Proxy, caplog: pytest.LogCaptureFi
     proxy.app.cache_assembly.flusher.has_failed = False
     proxy.app.cache_assembly.store._failed_at = None
     assert await ready(proxy) == (200, ["ready"])
+
+
+async def test_inodes_run_out(
+    start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While hardly an inode is left, /readyz, metrics and the log show it, and requests go on uncached (I16, I17)."""
+    free = 900
+    monkeypatch.setattr(Folder, "space", lambda _: DiskSpace(1 << 40, 1 << 41, free, 1000))
+    proxy = await start(cache={"min_free": "5%"})  # of the inodes as well: 50
+    s3.put("x", b"data")
+    for free, is_short in ((60, False), (40, False), (20, True), (0, True), (60, False)):
+        await proxy.step()
+        _, lines = await ready(proxy)
+        assert [line.partition(",")[0] for line in lines[1:]] == ["degraded: inodes-used-up (inodes)"] * is_short
+        text = (await proxy.admin("GET", "/metrics")).body.decode()
+        assert f"bucketfront_disk_free_inodes {float(free)}" in text
+        assert "bucketfront_disk_inodes 1000.0" in text
+        response = await proxy.get("/x")
+        assert (response.status, response.body) == (200, b"data")
+        assert ("stored" in response.cache_status) == (free == 60)
+    assert "20 of 1,000 are free" in caplog.text
+    assert "move cache.dir to a file system with more inodes" in caplog.text
+    assert proxy.figures["disk_failures"] == 0
 
 
 @pytest.mark.parametrize("phase", [Phase.STARTING, Phase.STOPPING])

@@ -22,6 +22,14 @@ _DISK = Kind(
     "the cache folder works again",
     what_failed="calls failed",
 )
+_INODES = Kind(
+    Reason.INODES_USED_UP,
+    "inodes",
+    "the file system of cache.dir has hardly an inode left, so new objects displace others or pass through; remove"
+    " small files there, or move cache.dir to a file system with more inodes",
+    "the file system of cache.dir has inodes again",
+    what_failed="files were refused",
+)
 _INDEX = Kind(
     Reason.INDEX_FAILING,
     "index",
@@ -49,5 +57,12 @@ def watches(origin: S3Origin, assembly: CacheAssembly, telemetry: Telemetry) -> 
         lambda: origin.breaker.is_open,
     )
     yield Watch(_DISK, lambda: store.failures, lambda: store.last_failure, lambda: not store.is_usable)
+    budget = assembly.entries.budget
+    yield Watch(
+        _INODES,
+        lambda: 0,
+        lambda: f"{budget.free_inodes:,} of {budget.inodes:,} are free",
+        lambda: budget.lacks_inodes,
+    )
     yield Watch(_INDEX, lambda: 0, lambda: store.last_failure, lambda: flusher.has_failed)
     yield Watch(_ACCESS_LOG, lambda: telemetry.lines_lost, lambda: "lines are lost")

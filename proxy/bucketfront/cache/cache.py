@@ -479,4 +479,8 @@ class Cache:
             disk_failures=store.failures,
             disk_is_usable=store.is_usable,
             absences=len(self._negative_cache),
+            disk_size=budget.disk_size,
+            disk_free=budget.disk_free,
+            disk_inodes=budget.inodes,
+            disk_free_inodes=budget.free_inodes,
         )

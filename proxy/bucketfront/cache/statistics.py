@@ -72,3 +72,7 @@ class Statistics:
     disk_failures: int
     disk_is_usable: bool
     absences: int  # 404s in the negative cache
+    disk_size: int  # of the file system of the cache folder
+    disk_free: int
+    disk_inodes: int  # 0 if the file system has no fixed number of them
+    disk_free_inodes: int

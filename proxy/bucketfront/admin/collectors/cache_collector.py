@@ -17,6 +17,12 @@ _OF_STATISTICS = {
     "index_bytes": gauge("cache_index_bytes", "Bytes of the index itself."),
     "flights_running": gauge("flights_running", "Part fetches that run now."),
     "disk_is_usable": gauge("disk_usable", "0 while the cache folder fails and requests pass through."),
+    "disk_size": gauge("disk_size_bytes", "Bytes of the file system of the cache folder."),
+    "disk_free": gauge("disk_free_bytes", "Bytes of that file system that are free for this process."),
+    "disk_inodes": gauge(
+        "disk_inodes", "Inodes of that file system, each of which holds one file; 0 if their number is not fixed."
+    ),
+    "disk_free_inodes": gauge("disk_free_inodes", "Inodes of that file system that are free for this process."),
     "absences": gauge("absences", "404s in the negative cache."),
     "hits": counter("cache_hits", "Lookups that a fresh entry with all requested bytes, or a remembered 404, served."),
     "stale_hits": counter("cache_stale_hits", "Lookups that a stale entry with all requested bytes served."),

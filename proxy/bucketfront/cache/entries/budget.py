@@ -27,6 +27,8 @@ class Budget:
     files_taken: int = 0  # since the start, removed or not
     _free_inodes: int = _UNLIMITED  # as of the last sample
     _unsampled_files: int = 0
+    disk_size: int = 0  # of the whole disk, as of the last sample
+    inodes: int = 0  # of the whole disk; 0 if their number is not fixed
 
     def sample(self, free: int, promised: int = 0) -> None:
         """Note the free bytes of the disk.
@@ -54,6 +56,24 @@ class Budget:
     def available_files(self) -> int:
         """Return the files that may be made now. The number is negative if too few inodes are free."""
         return self._free_inodes - self._unsampled_files - self.inode_floor
+
+    @property
+    def disk_free(self) -> int:
+        """Return the free bytes of the disk as of the last sample."""
+        return self._free or 0
+
+    @property
+    def free_inodes(self) -> int:
+        """Return the free inodes as of the last sample, 0 if their number is not fixed."""
+        return self._free_inodes if self.inodes else 0
+
+    @property
+    def lacks_inodes(self) -> bool:
+        """Return whether so few inodes are free that evictions do not keep the floor, because others take them.
+
+        A cache that takes all inodes down to the floor lacks none, because each new file takes the place of an old one.
+        """
+        return self.inodes > 0 and self._free_inodes <= self.inode_floor // 2
 
     @property
     def is_overdrawn(self) -> bool:

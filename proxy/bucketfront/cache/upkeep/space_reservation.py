@@ -128,5 +128,6 @@ class SpaceReservation:
         promised, files = self._promised() - budget.taken, budget.files_taken
         disk = await self._store.disk_space()
         budget.sample(disk.free, promised + budget.taken)
+        budget.disk_size, budget.inodes = disk.total, disk.inodes
         budget.sample_inodes(disk.free_inodes if disk.inodes else None, budget.files_taken - files)
         return disk
