@@ -134,8 +134,13 @@ class _Sent:
         self.count = 0  # bytes
 
     def _last(self) -> dict[str, Any] | None:
-        found: dict[str, Any] | None = call_admin(self._settings, "GET", "/api/v1/import/last")["last"]
-        return found
+        """Return the report of the last import, None without one, or if the proxy has ended."""
+        try:
+            with open_admin(self._settings, "GET", "/api/v1/import/last") as response:
+                found: dict[str, Any] | None = json.load(response)["last"]
+                return found
+        except (AdminFailed, OSError, ValueError, http.client.HTTPException):
+            return None
 
     def _report(self) -> dict[str, Any] | None:
         """Return the report of this import, None before it has begun."""
