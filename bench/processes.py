@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,15 @@ class Certificate:
 
     chain: Path
     key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """bucketfront's source tree, and the interpreter that runs it."""
+
+    python: str = sys.executable
+    tree: Path = HERE.parent
+    name: str = "bucketfront"
 
 
 @contextlib.asynccontextmanager
@@ -205,37 +215,44 @@ origin:
   credentials: {{access_key_id: {keys[0]}, secret_access_key: {keys[1]}}}
 mounts: [{{path: /, bucket: {bucket}, methods: [{methods}]}}]
 cache: {{dir: {folder}/cache, max_size: 12GiB, min_free: 0}}
-access_log: {{format: json, path: {folder}/access.log}}
+access_log: {{format: json, path: {log}}}
 """
 
 
 @contextlib.asynccontextmanager
 async def bucketfront(
     folder: Path, origin_port: int, *, keys: tuple[str, str] = ("x", "y"), methods: str = "GET, HEAD",
-    certificate: Certificate | None = None, workers: int = 1,
+    certificate: Certificate | None = None, workers: int = 1, access_log: str | None = None, build: Build | None = None,
 ) -> AsyncGenerator[Subject, None]:  # fmt: skip
-    """Run a real `bucketfront serve` with default settings and its cache in `folder`. Raises RuntimeError."""
+    """Run a real `bucketfront serve` with default settings and its cache in `folder`. Raises RuntimeError.
+
+    Its access log is a file in `folder`, if `access_log` names no other.
+    """
+    build = build or Build()
     config = folder / "proxy.yaml"
     config.touch(0o600)  # it has secrets
     tls = "null" if certificate is None else f"{{certificate: {certificate.chain}, key: {certificate.key}}}"
     config.write_text(
         BUCKETFRONT.format(
-            origin=origin_port, folder=folder, bucket=BUCKET, keys=keys, methods=methods, tls=tls, workers=workers
+            origin=origin_port, folder=folder, bucket=BUCKET, keys=keys, methods=methods, tls=tls,
+            log=access_log or folder / "access.log", workers=workers,
         )
-    )
+    )  # fmt: skip
     log = folder / "stderr.log"
-    arguments = (sys.executable, "-m", "bucketfront.cli", "serve", "-c", config)
-    async with program(*arguments, cwd=HERE.parent, log=log) as process:
+    arguments = (build.python, "-m", "bucketfront.cli", "serve", "-c", config)
+    variables = {"PYTHONPATH": str(build.tree / "proxy")}
+    async with program(*arguments, cwd=build.tree, log=log, variables=variables) as process:
         async with asyncio.timeout(START_TIMEOUT_S):
             while (found := re.search(r"clients\s+(https?)://[^:]+:(\d+)", log.read_text())) is None:
                 if process.returncode is not None:
                     raise RuntimeError(f"bucketfront did not start: {log.read_text()}")
                 await asyncio.sleep(0.02)
         admin = re.search(r"admin\s+https?://[^:]+:(\d+)", log.read_text())
-        yield Subject("bucketfront", int(found[2]), "/", process.pid, found[1], int(admin[1]) if admin else 0)
+        yield Subject(build.name, int(found[2]), "/", process.pid, found[1], int(admin[1]) if admin else 0)
         if process.returncode is not None:
             raise RuntimeError(f"bucketfront ended with {process.returncode}: {log.read_text()[-2000:]}")
-    complaints = log.read_text().splitlines()[3:]
+    banner = ("bucketfront ", "  ")
+    complaints = [line for line in log.read_text().splitlines() if not line.startswith(banner)]
     if complaints:
         print(f"\nbucketfront complained, {len(complaints)} lines, of which the first:", file=sys.stderr)
         print(*complaints[:MAX_ERROR_LINES], sep="\n", file=sys.stderr)
@@ -250,7 +267,7 @@ worker_rlimit_nofile {files};
 {user}
 events {{ worker_connections 8192; }}
 http {{
-  access_log {folder}/access.log;
+  access_log {log};
   sendfile on;
   keepalive_requests 100000000;
   open_file_cache max=4096 inactive=1h;
@@ -290,9 +307,12 @@ def nginx_program() -> str | None:
 
 @contextlib.asynccontextmanager
 async def nginx(
-    folder: Path, origin_port: int, certificate: Certificate | None = None
+    folder: Path, origin_port: int, certificate: Certificate | None = None, access_log: str | None = None
 ) -> AsyncGenerator[list[Subject], None]:
-    """Run one nginx worker: whole objects with proxy_cache_lock, and slices of 1 MiB. Raises RuntimeError."""
+    """Run one nginx worker: whole objects with proxy_cache_lock, and slices of 1 MiB. Raises RuntimeError.
+
+    Its access log is a file in `folder`, if `access_log` says no other.
+    """
     executable = nginx_program()
     assert executable is not None
     port = free_port()
@@ -305,8 +325,11 @@ async def nginx(
         tls = f" ssl; ssl_certificate {certificate.chain}; ssl_certificate_key {certificate.key}"
         scheme = "https"
     config.write_text(
-        NGINX.format(folder=folder, origin=origin_port, port=port, bucket=BUCKET, user=user, files=files, tls=tls)
-    )
+        NGINX.format(
+            folder=folder, origin=origin_port, port=port, bucket=BUCKET, user=user, files=files, tls=tls,
+            log=access_log or folder / "access.log",
+        )
+    )  # fmt: skip
     async with listening("nginx", port, executable, "-p", folder, "-c", config, folder=folder) as pid:
         yield [
             Subject("nginx, whole", port, "/whole/", pid, scheme),
@@ -450,13 +473,12 @@ async def watched(subject: Subject) -> AsyncGenerator[Memory, None]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return user and system CPU seconds of a process and its children since their start."""
-    ticks = 0
+    """Return user and system CPU seconds of a process and its children since their start, to the nanosecond."""
+    total = 0.0
     for each in _family(pid):
         with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+            total += time.clock_gettime(~each << 3 | 2)  # the clock of another process: clock_getcpuclockid(3)
+    return total
 
 
 def resident(pid: int) -> int:
@@ -473,6 +495,11 @@ def _resident(pid: int) -> tuple[int, int]:
             total += int(fields["VmRSS"].split()[0]) << 10
             anonymous += int(fields["RssAnon"].split()[0]) << 10
     return total, anonymous
+
+
+def serving(pid: int) -> list[int]:
+    """Return the processes below one that have no children of their own, as the worker of nginx, or itself."""
+    return [each for each in _family(pid) if len(list(_family(each))) == 1]
 
 
 def _family(pid: int) -> Iterator[int]:

@@ -56,7 +56,9 @@ def write_files(root: Path, sizes: Sequence[Size] = SIZES, *, has_big: bool = Tr
     dice = random.Random(1)
     for size in sizes:
         for key in size.keys:
-            (folder / key).write_bytes(dice.randbytes(size.length))
+            with (folder / key).open("wb") as file:
+                for at in range(0, size.length, MIB):
+                    file.write(dice.randbytes(min(MIB, size.length - at)))
     if not has_big:
         return
     with (folder / BIG).open("wb") as file:
@@ -174,7 +176,7 @@ async def _matches(subjects: Sequence[Subject]) -> list[Figure]:
     objects = {}
     for subject in subjects:
         await filled(subject, keys)
-        objects[subject.name] = [f"{subject.path(key)}|{await _etag(subject, key)}" for key in keys]
+        objects[subject.name] = [f"{subject.path(key)}|{await etag(subject, key)}" for key in keys]
     for _ in range(ROUNDS):
         for subject in subjects:
             loads[subject.name].append(
@@ -183,7 +185,7 @@ async def _matches(subjects: Sequence[Subject]) -> list[Figure]:
     return rates("2. ranges, 304s, HEADs; 32 connections", "304", loads, Goal(1.0, of_peers=True))
 
 
-async def _etag(subject: Subject, key: str) -> str:
+async def etag(subject: Subject, key: str) -> str:
     reader, writer = await asyncio.open_connection("127.0.0.1", subject.port)
     writer.write(f"HEAD {subject.path(key)} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
     head = (await reader.read()).decode()
