@@ -51,7 +51,8 @@ from bucketfront.s3.listing import list_objects
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
 from bucketfront.server.access.clients import Clients
-from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath
+from bucketfront.server.fast_path.fast_connection import FastConnectionServer
+from bucketfront.server.fast_path.fast_path import FastPath
 from bucketfront.server.generation import Generation, Generations
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.certificate_watch import CertificateWatch

@@ -1758,6 +1758,32 @@ BUGS = (
     ),
     Bug(
         26,
+        "only-hits-over-tls",
+        "Over TLS, each later piece of a large hit repeats the bytes of its first piece.",
+        (
+            Edit(
+                "bucketfront.server.send.enciphered:send_some",
+                "region.offset + at, length",
+                "region.offset + span.start, length",
+            ),
+        ),
+        (SERVER + "test_fast_path_tls.py::test_large_responses",),
+    ),
+    Bug(
+        19,
+        "all-of-a-hit-enciphered",
+        "Over TLS, a large hit is enciphered although the client takes nothing.",
+        (
+            Edit(
+                "bucketfront.server.send.enciphered:send_some",
+                "while at < stop and not transport.get_write_buffer_size():",
+                "while at < stop:",
+            ),
+        ),
+        (SERVER + "test_fast_path_tls.py::test_a_slow_reader",),
+    ),
+    Bug(
+        26,
         "only-without-memory",
         "Without memory for small bodies, the end of a response is read from the start of the object.",
         (

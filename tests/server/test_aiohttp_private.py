@@ -1,4 +1,4 @@
-"""The private members of aiohttp, asyncio and selectors: each exists, and one module alone touches them."""
+"""The private members of aiohttp, asyncio and selectors: each exists, and two modules alone touch them."""
 
 import ast
 import functools
@@ -18,12 +18,13 @@ import pytest
 from aiohttp import web
 
 import bucketfront
-from bucketfront.server.http1 import aiohttp_private
-from bucketfront.server.http1.aiohttp_private import PRIVATE_MEMBERS, PrivateMember
+from bucketfront.server.http1 import aiohttp_private, tls_transport
+from bucketfront.server.http1.aiohttp_private import PrivateMember
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll")
 
-ONE = aiohttp_private.__name__
+BOTH = (aiohttp_private, tls_transport)
+PRIVATE_MEMBERS = (*aiohttp_private.PRIVATE_MEMBERS, *tls_transport.PRIVATE_MEMBERS)
 # Undocumented modules.
 INTERNAL = {
     "aiohttp.helpers",
@@ -74,7 +75,7 @@ def has(member: PrivateMember) -> bool:
 
 def modules() -> Iterator[ModuleType]:
     for found in pkgutil.walk_packages(bucketfront.__path__, "bucketfront."):
-        if found.name != ONE and not found.name.endswith("__main__"):
+        if found.name not in {each.__name__ for each in BOTH} and not found.name.endswith("__main__"):
             yield importlib.import_module(found.name)
 
 
@@ -95,14 +96,15 @@ def test_a_missing_member_is_found() -> None:
     assert not has(PrivateMember(aiohttp_private, "_no_such_member", ""))
 
 
-def test_each_is_listed() -> None:
+@pytest.mark.parametrize("module", BOTH)
+def test_each_is_listed(module: ModuleType) -> None:
     """The module uses no private member that its table leaves out."""
-    listed = {member.name for member in PRIVATE_MEMBERS}
-    tree = ast.parse(inspect.getsource(aiohttp_private))
+    listed = {member.name for member in module.PRIVATE_MEMBERS}
+    tree = ast.parse(inspect.getsource(module))
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     used |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert set(filter(is_private, used)) <= listed | {"_SelectorTransport"}
-    source = inspect.getsource(aiohttp_private)
+    source = inspect.getsource(module)
     assert [name for name in listed if source.count(name) < 2] == []
 
 

@@ -362,7 +362,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 async def test_tls(start_two: Start, s3: S3, certificate: tuple[Path, Path]) -> None:
-    """Over TLS hits, misses and writes take turns on one connection, with the fields of TLS in each response."""
+    """Over TLS hits, misses and writes take turns on one connection, with the fields of TLS in each response.
+
+    Hits of each size bring it to rest at a front end.
+    """
     chain, key = certificate
     tls = {"certificate": str(chain), "key": str(key), "hsts": {"max_age": "1h"}}
     proxy = await start_two(server={"tls": tls})
@@ -381,6 +384,10 @@ async def test_tls(start_two: Start, s3: S3, certificate: tuple[Path, Path]) -> 
             assert put.status in (200, 201)
             assert (await connection.request("GET", "/written")).body == body
             await proxy.settled()
+        for target, body in (*[("/1000", bodies["/1000"])] * 70, *bodies.items()):
+            assert (await connection.request("GET", target)).body == body
+        await proxy.until(lambda: proxy.app.connection_limit.total == 1)
+        assert proxy.app.connection_limit.open == 0
 
 
 async def test_reload(start_two: Start, s3: S3) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bucketfront.front_end.facts import Facts
-from bucketfront.server.fast_path.fast_connection import FastPath
+from bucketfront.server.fast_path.fast_path import FastPath
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.handshake_failure import HandshakeFailure
 from bucketfront.server.http1.proxy_headers import ProxyHeaders

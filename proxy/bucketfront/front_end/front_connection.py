@@ -8,7 +8,8 @@ from aiohttp import web
 from bucketfront.front_end.lease_table import LeaseTable
 from bucketfront.front_end.relay import Relay, RelayState
 from bucketfront.front_end.visitor import Visitor
-from bucketfront.server.fast_path.fast_connection import Awaited, FastConnection, FastPath
+from bucketfront.server.fast_path.fast_connection import Awaited, FastConnection
+from bucketfront.server.fast_path.fast_path import FastPath
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 
 

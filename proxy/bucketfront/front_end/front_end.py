@@ -31,7 +31,8 @@ from bucketfront.front_end.relay import Relay
 from bucketfront.front_end.report import Report
 from bucketfront.front_end.visitor import Visitor
 from bucketfront.server.access.clients import Clients
-from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath
+from bucketfront.server.fast_path.fast_connection import FastConnectionServer
+from bucketfront.server.fast_path.fast_path import FastPath
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.connection_tally import ConnectionTally

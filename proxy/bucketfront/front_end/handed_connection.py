@@ -8,7 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from bucketfront.front_end.visitor import Visitor
-from bucketfront.server.fast_path.fast_connection import FastConnection, FastConnectionServer, FastPath
+from bucketfront.server.fast_path.fast_connection import FastConnection, FastConnectionServer
+from bucketfront.server.fast_path.fast_path import FastPath
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.send.sender import abort
 

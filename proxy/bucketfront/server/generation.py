@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from bucketfront.server.fast_path.fast_connection import FastPath, PlainRules
+from bucketfront.server.fast_path.fast_path import FastPath, PlainRules
 from bucketfront.server.pipeline import Pipeline
 from bucketfront.task_set import TaskSet
 

@@ -14,7 +14,8 @@ from bucketfront.http.path_rules import Rules
 from bucketfront.server.application import Application
 from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.cors import Cors
-from bucketfront.server.fast_path.fast_connection import FastConnectionServer, FastPath, PlainRules
+from bucketfront.server.fast_path.fast_connection import FastConnectionServer
+from bucketfront.server.fast_path.fast_path import FastPath, PlainRules
 from bucketfront.server.fast_path.prepared import LeaseFinder, PreparedResponses
 from bucketfront.server.fast_path.recogniser import UNKEYED_FIELDS, recogniser
 from bucketfront.server.generation import Generation, Generations

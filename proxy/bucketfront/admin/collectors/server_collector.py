@@ -7,7 +7,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from bucketfront.fair_share import FairShares
-from bucketfront.server.fast_path.fast_connection import FastPath
+from bucketfront.server.fast_path.fast_path import FastPath
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.proxy_headers import ProxyHeaders
 from bucketfront.server.telemetry.metric_family import counter, gauge

@@ -13,6 +13,7 @@ import os
 from bucketfront.http.ranges import Span
 
 MAX_PEEK_BYTES = 16 << 10  # above it, sendfile is cheaper than a copy
+MAX_COPY_BYTES = 64 << 10  # that `peek` returns; TLS has no sendfile
 SAMPLE_BYTES = 128 << 10  # what the kernel reads ahead by default
 READ_BYTES = 256 << 10  # at once: few calls, and little memory for each thread
 
@@ -20,7 +21,7 @@ _SYS_CACHESTAT = 451  # the same on all architectures; Linux 6.5
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)  # macOS has none: what is asked here may wait for its disk
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _libc = ctypes.CDLL(None, use_errno=True)
-_peeked = memoryview(bytearray(MAX_PEEK_BYTES))
+_peeked = memoryview(bytearray(MAX_COPY_BYTES))
 _one = memoryview(bytearray(1))  # a buffer of its own, because threads write to it while peeked bytes are sent
 
 
@@ -51,7 +52,7 @@ def is_resident(fd: int, span: Span) -> bool:
 
 
 def peek(fd: int, offset: int, length: int) -> memoryview | None:
-    """Return `length` bytes of a file, at most MAX_PEEK_BYTES, if all of them are in memory. Never blocks.
+    """Return `length` bytes of a file, at most MAX_COPY_BYTES, if all of them are in memory. Never blocks.
 
     The result is valid until the next call. Returns None if a byte is on disk, and on a disk error.
     """

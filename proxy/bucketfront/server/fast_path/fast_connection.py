@@ -6,10 +6,10 @@ A request that the fast path does not serve goes to aiohttp unchanged. The two t
 path serves a request only while aiohttp waits for one and no byte waits to be sent. So responses keep the order of
 their requests, and only the ordinary path waits for a client that does not read.
 
-In an `InlineEventLoop` an idle connection reads its requests itself, as soon as epoll reports them. In any other loop,
-and under TLS, requests come through asyncio's transport, and everything else is the same.
+In an `InlineEventLoop` an idle connection reads its requests itself, as soon as epoll reports them. In any other loop
+requests come through asyncio's transport, and everything else is the same.
 
-A response that the socket does not take at once continues by callbacks (`SendfileBurst`), and after a while in a task
+A response that the socket does not take at once continues by callbacks (`Burst`), and after a while in a task
 (`Sender`). Requests that arrive meanwhile are held.
 """
 
@@ -17,29 +17,31 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from aiohttp import web
 
-from bucketfront.cache import Lease, page_cache
+from bucketfront.cache import page_cache
 from bucketfront.errors import ProxyError
 from bucketfront.http.grammar import Headers
 from bucketfront.http.ranges import Demand, Span
 from bucketfront.server import client_address
-from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.cut import BrokenOff, Cut, broken_off
-from bucketfront.server.fast_path.prepared import LeaseFinder, PreparedResponse, PreparedResponses
-from bucketfront.server.fast_path.recogniser import FORWARDED_FOR, LOGGED, REQUEST_ID, PlainRequest
+from bucketfront.server.fast_path.fast_path import FastPath
+from bucketfront.server.fast_path.prepared import PreparedResponse
+from bucketfront.server.fast_path.recogniser import FORWARDED_FOR, LOGGED, REQUEST_ID
 from bucketfront.server.http1.connection import Connection, ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.event_loop import InlineEventLoop
+from bucketfront.server.http1.tls_transport import TlsTransport
+from bucketfront.server.send.enciphered import EncipheredBurst, send_some
 from bucketfront.server.send.sender import BodyReader, Sender, abort
-from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, SendfileBurst
+from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, Burst, SendfileBurst
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST, AccessRecord
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.server.telemetry.logged_fields import NOTHING, LoggedFields
+from bucketfront.server.telemetry.logged_fields import LoggedFields
 from bucketfront.server.telemetry.origin_failure import origin_failure
 
 READ_BYTES = 8 << 10  # at once; more than the largest plain request
@@ -48,73 +50,6 @@ MAX_JOIN_BYTES = 4 << 10  # of a response that is copied together, which costs l
 MAX_HELD_BYTES = 64 << 10  # of requests behind a response that is still being sent (docs/invariants.md#memory)
 
 log = logging.getLogger(__name__)
-
-
-class HitRecorder(Protocol):
-    """What counts and logs the responses. `Telemetry` is the implementation in the process that has the cache."""
-
-    def add(
-        self, record: AccessRecord, sent: int, client: str, at: float, seconds: float, fields: LoggedFields = NOTHING
-    ) -> None:
-        """Add one request that ended `at` (seconds since the epoch)."""
-
-
-class LeaseSource(LeaseFinder, Protocol):
-    """The part of the cache that the fast path uses."""
-
-    def record_use(self, lease: Lease, now: float) -> None: ...
-
-    def reader_of(self, lease: Lease) -> BodyReader: ...
-
-
-@dataclass(frozen=True, slots=True)
-class PlainRules:
-    """The parts of the fast path that depend on the settings. `addresses` finds the clients behind fronts."""
-
-    recognise: Callable[[bytes], PlainRequest | None]
-    prepared: PreparedResponses
-    addresses: ClientAddresses
-
-
-class FastPath:
-    """What all connections of the listener share. `served` counts the responses that began here.
-
-    `clock` is the cache's time, and `wall` is wall time in seconds since the epoch. It recognises no request before
-    `adopt` has given it rules.
-    """
-
-    prepared: PreparedResponses
-    addresses: ClientAddresses
-
-    def __init__(
-        self, cache: LeaseSource, telemetry: HitRecorder, clock: Callable[[], float], wall: Callable[[], float]
-    ) -> None:
-        self.recognise: Callable[[bytes], PlainRequest | None] = _recognise_none
-        self.cache = cache
-        self.telemetry = telemetry
-        self.clock = clock
-        self.wall = wall
-        self.served = 0
-
-    @property
-    def is_on(self) -> bool:
-        return self.recognise is not _recognise_none
-
-    def adopt(self, rules: PlainRules | None) -> None:
-        """Serve the requests that begin from now on by these rules, or leave all of them to aiohttp.
-
-        Drops the prepared responses of the rules before. Each hit reads these attributes, so they are not behind one
-        more reference.
-        """
-        if rules is None:
-            self.recognise = _recognise_none
-            return
-        self.recognise, self.prepared, self.addresses = rules.recognise, rules.prepared, rules.addresses
-
-
-def _recognise_none(_: bytes) -> PlainRequest | None:
-    """Leave each request to aiohttp."""
-    return None
 
 
 class Awaited:
@@ -129,7 +64,7 @@ class FastConnection(Connection):
     and the fields of the request whose response continues.
     """
 
-    __slots__ = ("_begun", "_client", "_end_of_head", "_held", "_path", "_peer", "_sending", "_socket")
+    __slots__ = ("_begun", "_client", "_end_of_head", "_held", "_path", "_peer", "_readable", "_sending", "_socket")
 
     _begun: tuple[AccessRecord, LoggedFields]
 
@@ -137,10 +72,11 @@ class FastConnection(Connection):
         super().__init__(manager, limit, **options)
         self._path = path
         self._peer = self._client = "-"
-        self._socket = -1  # the transport's descriptor, or -1 under TLS
+        self._socket = -1  # the transport's descriptor to write to, or -1 under TLS
+        self._readable = -1  # the descriptor that has an inline reader
         self._end_of_head = b"\r\n"
         self._held = b""
-        self._sending: asyncio.Task[None] | SendfileBurst | Awaited | None = None
+        self._sending: asyncio.Task[None] | Burst | Awaited | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -149,13 +85,18 @@ class FastConnection(Connection):
         if transport.get_extra_info("sslcontext") is None:
             self._socket = transport.get_extra_info("socket").fileno()
             if isinstance(self.loop, InlineEventLoop):
-                self.loop.selector.inline_readers[self._socket] = self._read_inline
+                self._readable = self._socket
+                self.loop.selector.inline_readers[self._readable] = self._read_inline
+        elif isinstance(self.loop, InlineEventLoop):
+            assert isinstance(transport, TlsTransport)
+            self._readable = transport.get_extra_info("socket").fileno()
+            self.loop.selector.inline_readers[self._readable] = partial(self._read_inline_tls, transport)
         self.end_heads_with(self.response_fields)
 
     def leave_to_transport(self) -> None:
-        """Read and write by asyncio's transport alone, as under TLS."""
+        """Read and write by the transport alone, as in a loop that is not asyncio's own."""
         if isinstance(self.loop, InlineEventLoop):
-            self.loop.selector.inline_readers.pop(self._socket, None)
+            self.loop.selector.inline_readers.pop(self._readable, None)
         self._socket = -1
 
     def end_heads_with(self, fields: Headers) -> None:
@@ -166,8 +107,8 @@ class FastConnection(Connection):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if isinstance(self.loop, InlineEventLoop):
-            self.loop.selector.inline_readers.pop(self._socket, None)
-        if isinstance(self._sending, SendfileBurst):
+            self.loop.selector.inline_readers.pop(self._readable, None)
+        if isinstance(self._sending, Burst):
             self._sending.end()
         if isinstance(self._sending, asyncio.Task):
             self._sending.cancel()
@@ -178,7 +119,7 @@ class FastConnection(Connection):
         super().connection_lost(exc)
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
-        if isinstance(self._sending, SendfileBurst):
+        if isinstance(self._sending, Burst):
             self._sending.end()
         if isinstance(self._sending, asyncio.Task):
             self.refuse_further_requests()
@@ -223,6 +164,25 @@ class FastConnection(Connection):
         try:
             if not self._serve(data):
                 self._pass_on(data)
+        except Exception:
+            log.exception("a request failed with an unexpected error")
+            abort(self)
+        return True
+
+    def _read_inline_tls(self, transport: TlsTransport) -> bool:
+        """Do under TLS what `_read_inline` does."""
+        if self._sending is not None or not self.is_at_rest():
+            return False
+        try:
+            data = os.read(self._readable, READ_BYTES)
+        except OSError:
+            return False
+        if not data:
+            return False
+        try:
+            plain = transport.decipher(data)
+            if plain and not self._serve(plain):
+                self._pass_on(plain)
         except Exception:
             log.exception("a request failed with an unexpected error")
             abort(self)
@@ -300,9 +260,11 @@ class FastConnection(Connection):
                 return False
             self._write(head, data)
             return True
+        if self._socket < 0:
+            return isinstance(self.transport, TlsTransport) and self._send_enciphered(response, head, began)
         at, stop = response.start, response.stop
         turn = Span(at, min(stop, at + MAX_PER_TURN_BYTES))
-        if self._socket < 0 or not _is_resident(response, turn, began):
+        if not _is_resident(response, turn, began):
             return False
         self._write(head)
         assert self.transport is not None
@@ -317,13 +279,34 @@ class FastConnection(Connection):
             self._send_in_burst(response, at, began)
         return True
 
+    def _send_enciphered(self, response: PreparedResponse, head: bytes, began: float) -> bool:
+        """Begin to send a response over TLS, as `_send_from_file` does without it."""
+        region, at, transport = response.lease.region, response.start, self.transport
+        assert isinstance(transport, TlsTransport)
+        data = page_cache.peek(region.fd, region.offset + at, min(page_cache.MAX_COPY_BYTES, response.stop - at))
+        if data is None:
+            return False
+        self._write(head, data)
+        at += len(data)
+        try:  # noqa: SIM105 - as in `_write`
+            at = send_some(transport, region, Span(at, response.stop))
+        except (OSError, EOFError):
+            pass  # the burst meets the same error
+        if at < response.stop:
+            self._send_in_burst(response, at, began)
+        return True
+
     # --- a response that takes longer ----------------------------------------------------------------------
 
     def _send_in_burst(self, response: PreparedResponse, at: int, began: float) -> None:
         reader = self._path.cache.reader_of(response.lease)
         on_end = partial(self._end_burst, response, reader, began)
+        region, span = response.lease.region, Span(at, response.stop)
         try:
-            self._sending = SendfileBurst(self._socket, response.lease.region, Span(at, response.stop), on_end)
+            if isinstance(self.transport, TlsTransport):
+                self._sending = EncipheredBurst(self.transport, region, span, on_end)
+            else:
+                self._sending = SendfileBurst(self._socket, region, span, on_end)
         except OSError:
             on_end(at)  # the process has no descriptor left
 

@@ -1,20 +1,17 @@
-"""Every private member of aiohttp, `asyncio` and `selectors` that the proxy depends on, and nothing else.
+"""Every private member of aiohttp, `asyncio` and `selectors` that the proxy depends on, except those for TLS.
 
 aiohttp exposes its connection for subclassing, but no public name reaches its queue of requests, its keep-alive timer
-or its transport's flow control. The classes and functions below give each of those a public name. All other modules
-use only these. `PRIVATE_MEMBERS` lists each member with the reason for its use. A test fails if an upgrade removes one,
-or if another module touches one. docs/decisions/0001-aiohttp-request-handler.md compares this with an own protocol.
+or its transport's flow control. The classes and functions below give each of those a public name, and `tls_transport`
+does so for TLS. All other modules use only these. `PRIVATE_MEMBERS` lists each member with the reason for its use. A
+test fails if an upgrade removes one, or if another module touches one. docs/decisions/0001-aiohttp-request-handler.md
+compares this with an own protocol.
 """
 
 import asyncio
 import selectors
-import ssl
 import sys
-from asyncio import sslproto
 from asyncio.selector_events import _SelectorTransport  # type: ignore[attr-defined]
-from asyncio.sslproto import _SSLProtocolTransport
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import ModuleType
@@ -29,7 +26,6 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 from multidict import CIMultiDict
 
-from bucketfront.http.grammar import Headers
 from bucketfront.http.response_fields import is_text
 
 if sys.platform == "linux":
@@ -39,10 +35,6 @@ else:
 
 if TYPE_CHECKING:
     import select
-
-
-TLS_BUFFER_BYTES = 16 << 10  # one record of TLS: RFC 8446 section 5.1
-RESPONSE_FIELDS = "response_fields"  # extra info of a transport of TLS: the fields of each response on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +74,6 @@ PRIVATE_MEMBERS = (
     PrivateMember(web.BaseSite, "_runner", "has the server that makes the connections"),
     PrivateMember(http_writer, "_serialize_headers", "refuses line ends in fields, in C; both paths write equal heads"),
     PrivateMember(_SelectorTransport, "max_size", "what one read of a socket may return"),
-    PrivateMember(sslproto, "SSLProtocol", "undocumented; asyncio's buffers of TLS are too large for each connection"),
-    PrivateMember(sslproto.SSLProtocol, "max_size", "the read buffer's size"),
-    PrivateMember(sslproto.SSLProtocol, "_do_handshake", "a name that is no text would leave a traceback"),
-    PrivateMember(sslproto.SSLProtocol, "_on_handshake_complete", "asyncio does not send the alert of a failure"),
-    PrivateMember(sslproto.SSLProtocol, "_fatal_error", "a certificate with names that are no text leaves a traceback"),
-    PrivateMember(sslproto.SSLProtocol, "_process_outgoing", "as `_on_handshake_complete`"),
-    PrivateMember(sslproto.SSLProtocol, "_ssl_writing_paused", "a write that fails in `resume_writing` is a traceback"),
-    PrivateMember(sslproto.SSLProtocol, "_get_app_transport", "makes the transport that the connection gets"),
-    PrivateMember(sslproto.SSLProtocol, "_app_transport", "as `_get_app_transport`"),
-    PrivateMember(sslproto.SSLProtocol, "_app_transport_created", "as `_get_app_transport`"),
-    PrivateMember(sslproto, "SSLProtocolState", "undocumented; as `_state`"),
-    PrivateMember(sslproto.SSLProtocol, "_state", "asyncio drops writes in all states but WRAPPED"),
-    PrivateMember(
-        sslproto.SSLProtocol, "_transport", "is the transport below TLS, which notices first that a client left"
-    ),
-    PrivateMember(sslproto, "_SSLProtocolTransport", "forgets its protocol when it is closed twice"),
-    PrivateMember(_SSLProtocolTransport, "_ssl_protocol", "as `_SSLProtocolTransport`"),
-    PrivateMember(_SSLProtocolTransport, "_closed", "as `_SSLProtocolTransport`"),
     PrivateMember(EpollSelector, "_selector", "polls for a bounded number of events"),
     PrivateMember(EpollSelector, "_fd_to_key", "an event's key; `get_map` costs a call for each event"),
 )
@@ -330,151 +304,6 @@ def limit_read_size(transport: asyncio.BaseTransport, max_bytes: int) -> None:
 def unsent_bytes(transport: asyncio.Transport) -> int:
     """Return the bytes that the transport still has to send."""
     return transport.get_write_buffer_size()
-
-
-class TlsTransport(_SSLProtocolTransport):
-    """asyncio's transport of TLS, which can be closed and aborted more than once, and knows when the client left.
-
-    asyncio's own fails with an AttributeError if it is used after a second `close`. It takes further writes until the
-    loop reports the lost connection, and logs each of them.
-    """
-
-    _ssl_protocol: "SmallBufferTls"  # the stubs have no attributes
-    _closed: bool
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        if name == RESPONSE_FIELDS:
-            return self._ssl_protocol.response_fields
-        return super().get_extra_info(name, default)
-
-    def is_closing(self) -> bool:
-        return self._closed or self._ssl_protocol.is_client_gone
-
-    def close(self) -> None:
-        if self._closed:
-            return
-        if self._ssl_protocol.is_end_held:
-            self.abort()  # asyncio's `close` has no effect then, and the connection would stay open
-        else:
-            super().close()
-
-
-class SmallBufferTls(sslproto.SSLProtocol):
-    """asyncio keeps 256 KiB for what it reads of each connection, and lets 576 KiB wait to be sent."""
-
-    max_size = TLS_BUFFER_BYTES
-    _loop: asyncio.AbstractEventLoop  # the stubs do not have the five
-    _state: sslproto.SSLProtocolState
-    _ssl_writing_paused: bool
-    _transport: asyncio.Transport | None
-    _app_transport_created: bool
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        protocol: asyncio.BaseProtocol,
-        context: ssl.SSLContext,
-        handshake: "asyncio.Future[None]",
-        response_fields: Headers,
-        **options: Any,
-    ) -> None:
-        self.response_fields = response_fields
-        super().__init__(loop, protocol, context, handshake, **options)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(TLS_BUFFER_BYTES)
-        super().connection_made(transport)
-
-    def resume_writing(self) -> None:
-        """Write what waits, in the next turn of the loop.
-
-        asyncio's transport calls this amid a write of its own. If a write from here failed, the transport would end
-        twice.
-        """
-        self._ssl_writing_paused = False
-        self._loop.call_soon(self.write_what_waits)
-
-    def write_what_waits(self) -> None:
-        """Write what has been enciphered, unless the connection has ended."""
-        if self._transport is not None:
-            self._process_outgoing()  # type: ignore[attr-defined] # the stubs do not have it
-
-    @property
-    def is_client_gone(self) -> bool:
-        """Return whether further writes are lost: TLS has ended, or the transport below has failed or is closed."""
-        is_open = self._state is sslproto.SSLProtocolState.WRAPPED
-        return not is_open or self._transport is None or self._transport.is_closing()
-
-    @property
-    def is_end_held(self) -> bool:
-        """Return whether the client ended while reading was paused. asyncio waits until the rest was read."""
-        return self._state is sslproto.SSLProtocolState.FLUSHING
-
-    def _do_handshake(self) -> None:
-        with _unreadable_names_unreported():
-            super()._do_handshake()  # type: ignore[misc] # the stubs do not have it
-
-    def _on_handshake_complete(self, error: BaseException | None) -> None:
-        if isinstance(error, ssl.SSLError):
-            self._process_outgoing()  # type: ignore[attr-defined] # the stubs do not have it
-        super()._on_handshake_complete(error)
-
-    def _fatal_error(self, error: BaseException, message: str = "Fatal error on transport") -> None:
-        is_unreadable = self._state is sslproto.SSLProtocolState.UNWRAPPED and isinstance(error, ValueError)
-        super()._fatal_error(ConnectionAbortedError(str(error)) if is_unreadable else error, message)
-
-    def _get_app_transport(self) -> _SSLProtocolTransport:
-        if not self._app_transport_created:
-            self._app_transport, self._app_transport_created = TlsTransport(self._loop, self), True
-        return self._app_transport
-
-
-@contextmanager
-def _unreadable_names_unreported() -> Iterator[None]:
-    """Keep CPython from printing a traceback if a client requests a server name that is not ASCII.
-
-    It does so before it would call the context's `sni_callback`. The handshake fails all the same.
-    """
-    report = sys.unraisablehook
-
-    def filtered(found: "sys.UnraisableHookArgs") -> None:
-        if not isinstance(found.exc_value, UnicodeDecodeError):
-            report(found)
-
-    sys.unraisablehook = filtered
-    try:
-        yield
-    finally:
-        sys.unraisablehook = report
-
-
-def tls_protocol(
-    loop: asyncio.AbstractEventLoop,
-    protocol: asyncio.BaseProtocol,
-    context: ssl.SSLContext,
-    handshake_timeout_s: int,
-    on_failure: Callable[[BaseException], None] = lambda _: None,
-    response_fields: Headers = (),
-) -> asyncio.BaseProtocol:
-    """Return `protocol` behind the server side of TLS, wired as asyncio does it.
-
-    `on_failure` gets the exception of a handshake that failed. `response_fields` belong to each response, and are the
-    transport's extra info RESPONSE_FIELDS.
-    """
-
-    def end(handshake: "asyncio.Future[None]") -> None:
-        error = None if handshake.cancelled() else handshake.exception()
-        if error is not None:
-            on_failure(error)
-
-    # asyncio sets this future after the handshake. The proxy needs only the protocol's `connection_made`.
-    handshake = loop.create_future()
-    handshake.add_done_callback(end)
-    return SmallBufferTls(
-        loop, protocol, context, handshake, response_fields, server_side=True,
-        ssl_handshake_timeout=handshake_timeout_s,
-    )  # fmt: skip
 
 
 def serialize_head(status: int, headers: CIMultiDict[str]) -> bytes:

@@ -38,7 +38,6 @@ from bucketfront.server.client_progress import ClientWatch, abort_if_stalled
 from bucketfront.server.error_responses import error_response
 from bucketfront.server.http1 import framing
 from bucketfront.server.http1.aiohttp_private import (
-    RESPONSE_FIELDS,
     AiohttpConnection,
     AiohttpServer,
     Request,
@@ -48,6 +47,7 @@ from bucketfront.server.http1.aiohttp_private import (
 )
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.receiver import BodyVerdict, ClientEnd, ReceiveEvent, Receiver
+from bucketfront.server.http1.tls_transport import RESPONSE_FIELDS
 from bucketfront.server.telemetry.exchange import Exchange, new_request_id
 
 log = logging.getLogger(__name__)

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from bucketfront.config.listen_host import UNIX_PEER, plain_address
-from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpSite, tls_protocol
+from bucketfront.server.http1.aiohttp_private import AiohttpConnection, AiohttpSite
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.handshake_failure import handshake_failure
 from bucketfront.server.http1.listen_sockets import ListenPlace, ListenSockets
 from bucketfront.server.http1.proxy_headers import UNKNOWN_CLIENT, ProxyHeaders
 from bucketfront.server.http1.refused_connection import RefusedConnection, refuse_at_once
 from bucketfront.server.http1.server_tls import ServerTls
+from bucketfront.server.http1.tls_transport import tls_protocol
 from bucketfront.task_set import TaskSet
 
 MAX_ACCEPTS_PER_TURN = 64  # connections in one turn of the loop

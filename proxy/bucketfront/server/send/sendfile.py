@@ -1,6 +1,6 @@
 """The bytes of a file into a client's socket by `sendfile(2)`, as fast as the client takes them.
 
-Both senders below repeat one step: `FileSender` in a task, with timeouts and the disk behind it, and `SendfileBurst`
+The senders below repeat one step: `FileSender` in a task, with timeouts and the disk behind it, and `SendfileBurst`
 by callbacks alone. The step keeps two rules:
 
 1. It never sends a byte that the kernel would read from disk; such bytes are brought into memory first.
@@ -24,8 +24,8 @@ MAX_PER_TURN_BYTES = 1 << 20  # sent in one turn of the loop, and looked up in t
 _CLIENT_LEFT = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.ESHUTDOWN, errno.EBADF}
 
 
-class _SendfileStep:
-    """The step that both senders share. `socket` is the descriptor to write to, and the caller closes it.
+class SendfileStep:
+    """The step that the senders share. `socket` is the descriptor to write to, and the caller closes it.
 
     Offsets count from the first byte of the object, whose place in a file is `region`. `at` is the offset reached.
     Bytes below `known` were in memory a moment ago.
@@ -88,7 +88,7 @@ class FileSender:
         watch: ClientWatch | None = None,
     ) -> None:
         self._transport = transport
-        self._step = _SendfileStep(region, span)
+        self._step = SendfileStep(region, span)
         self._bring_in = bring_in
         self._is_sound = is_sound
         self._loop = asyncio.get_running_loop()
@@ -192,17 +192,17 @@ class FileSender:
         return ConnectionResetError("the client left")
 
 
-class SendfileBurst:
+class Burst:
     """Sends the first bytes of a response by callbacks alone, because a task costs more than sending a megabyte.
 
-    It ends at the end of `span`, after MAX_BURST_S seconds, and at any error or byte that is not in memory. Then it
+    It ends at the end of the span, after MAX_BURST_S seconds, and at any error or byte that is not in memory. Then it
     calls `then` once with the offset reached. A sender that goes on from there meets the same error, and reports it.
     """
 
-    def __init__(self, socket: int, region: Region, span: Span, then: Callable[[int], None]) -> None:
+    def __init__(self, step: SendfileStep, then: Callable[[int], None]) -> None:
+        """Begin. `step` has a descriptor of its own, because asyncio watches the transport's. The end closes it."""
         self._loop = asyncio.get_running_loop()
-        # A descriptor of its own, because asyncio watches that of the transport.
-        self._step = _SendfileStep(region, span, os.dup(socket))
+        self._step = step
         self._then = then
         self._timer = self._loop.call_later(MAX_BURST_S, self.end)
         self._loop.add_writer(self._step.socket, self._on_writable)
@@ -224,3 +224,8 @@ class SendfileBurst:
         self._loop.remove_writer(self._step.socket)
         os.close(self._step.socket)
         self._then(self._step.at)
+
+
+class SendfileBurst(Burst):
+    def __init__(self, socket: int, region: Region, span: Span, then: Callable[[int], None]) -> None:
+        super().__init__(SendfileStep(region, span, os.dup(socket)), then)
