@@ -100,9 +100,9 @@ def make(folder: Path, origin: str, groups: Groups, orphans: int) -> float:
     chance = random.Random(1)
     for rank in range(groups.entries):
         if groups.has_file(rank):
-            _write(objects, file_of(rank), now)
+            _write(objects, file_of(rank), now, CONTENT if rank in groups.hits else CONTENT[:4096])
     for _ in range(orphans):
-        _write(objects, "01JE" + "".join(chance.choices(_BASE32, k=22)), now)
+        _write(objects, "01JE" + "".join(chance.choices(_BASE32, k=22)), now, CONTENT[:4096])
     return now
 
 
@@ -178,10 +178,11 @@ def _rows(origin: str, groups: Groups, now: float) -> Iterator[tuple[object, ...
         )
 
 
-def _write(objects: Path, name: str, now: float) -> None:
+def _write(objects: Path, name: str, now: float, data: bytes) -> None:
+    """Write a file of SIZE bytes, of which those behind `data` are a hole. No hit is served as fast from a hole."""
     file = os.open(objects / name[-2:] / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.pwrite(file, CONTENT[:4096], 0)
+        os.pwrite(file, data, 0)
         os.ftruncate(file, SIZE)
         os.utime(file, (now - SPAN, now - SPAN))
     finally:

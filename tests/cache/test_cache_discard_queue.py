@@ -18,7 +18,7 @@ from bucketfront.cache.entries.id_set import IdSet
 from bucketfront.cache.entries.removals import RemovalReason
 from bucketfront.cache.storage.folder import Folder
 from bucketfront.cache.storage.verification import verify
-from bucketfront.cache.upkeep import discard_queue, purge
+from bucketfront.cache.upkeep import discard_queue, idle_removal, purge
 from bucketfront.cache.upkeep.purge import PurgeMode
 from bucketfront.cache.upkeep.purge_selection import KeyRange, PurgeSelection
 from bucketfront.errors import StoreError
@@ -245,3 +245,49 @@ async def test_pages_of_rows_that_were_purged(tmp_path: Path, monkeypatch: pytes
             steps += 1
         assert found == ["k/999"]
         assert steps == 3
+
+
+async def test_idle_entries_go_while_the_queue_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle entries are removed although older ones are purged and still there, in bounded turns (I18).
+
+    An entry in use stays, and so does one that was used since.
+    """
+    monkeypatch.setattr(idle_removal, "PAGE_ROWS", 2)
+    monkeypatch.setattr(idle_removal, "PAGES_PER_STEP", 2)
+    others = [ObjectKey("bucket", f"others/{number}") for number in range(5)]
+    async with Rig(tmp_path, hot_limit=0, idle_timeout=100.0) as rig:
+        await filled(rig)
+        rig.wall.now += 1.0
+        for other in others:
+            rig.origin.put(content(BLOCK), '"1"', other)
+            await rig.get(key=other)
+        await turns()
+        await rig.flusher.flush()
+        await rig.assembly.open_files.cool()
+        assert (await rig.cache.purge_selected(SELECTIONS["prefix"], PurgeMode.REMOVE)).count == COUNT
+        rig.wall.now += 60.0
+        await rig.get(key=others[0])
+        reader = await rig.reader(others[1])
+        rig.wall.now += 60.0
+        read: list[int] = []
+        oldest = rig.index.oldest
+
+        def counted(*given: Any) -> Any:
+            rows = oldest(*given)
+            read.append(len(rows))
+            return rows
+
+        monkeypatch.setattr(rig.index, "oldest", counted)
+        for _ in range(COUNT):
+            read.clear()
+            await rig.housekeeper.step()
+            assert len(read) <= 2
+            assert max(read, default=0) <= 2
+        assert [rig.entries.get(other) is not None for other in others] == [True, True, False, False, False]
+        assert len(rig.assembly.discards) == COUNT
+        reader.close()
+        await rig.assembly.discards.empty()
+        rig.wall.now += 120.0
+        await rig.housekeeper.step()
+        assert [rig.entries.get(other) is not None for other in others] == [False] * 5
+        await rig.audit()

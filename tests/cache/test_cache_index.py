@@ -207,8 +207,10 @@ def test_files_are_known_by_shard(tmp_path: Path) -> None:
         flush(index, Changes((row(107, ObjectKey("b", "x")),)))
     with running(tmp_path) as index:
         flush(index, Changes((row(7), row(8, ObjectKey("b", "y")))))
-        assert index.files_of_shard("07") == {f"{number:026d}": (number, row(number).bytes) for number in (7, 107)}
-        assert index.files_of_shard("ZZ") == {}
+        files = [{f"{number:026d}": (number, row(number).bytes)} for number in (7, 107)]
+        assert list(index.files_of_shard("07", 1)) == files
+        assert list(index.files_of_shard("07", 100)) == [files[0] | files[1]]
+        assert list(index.files_of_shard("ZZ", 100)) == []
 
 
 operations = st.lists(

@@ -20,7 +20,7 @@ from bucketfront.keys import ObjectKey
 from bucketfront.server.router import Router
 
 MAX_LISTED = 1000  # in one page
-ENTRIES_PER_TURN = 64  # read in one turn of the loop (docs/invariants.md#cost-of-a-request)
+ENTRIES_PER_TURN = 32  # read and described in one turn of the loop (docs/invariants.md#cost-of-a-request)
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
 
@@ -100,9 +100,13 @@ class Entries:
             raise Refused(400, str(error)) from error
         except StoreError as error:
             raise Refused(500, str(error)) from error
-        listed = found[: wanted.limit]
-        cursor = cursor_of(listed[-1].key) if len(found) > wanted.limit else None
-        page = EntryPage(entries=[listed_entry(view, self._router) for view in listed], cursor=cursor)
+        cursor = cursor_of(found[wanted.limit - 1].key) if len(found) > wanted.limit else None
+        listed: list[ListedEntry] = []
+        for number, view in enumerate(found[: wanted.limit], 1):
+            listed.append(listed_entry(view, self._router))
+            if not number % ENTRIES_PER_TURN:
+                await asyncio.sleep(0)
+        page = EntryPage(entries=listed, cursor=cursor)
         return web.json_response(text=page.model_dump_json())
 
     async def _below(self, places: Sequence[KeyRange], after: ObjectKey | None, limit: int) -> list[EntryView]:

@@ -15,6 +15,7 @@ from bucketfront.cache.storage.folder import FoundFile
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.upkeep.discard_queue import DiscardQueue
 from bucketfront.cache.upkeep.flusher import Flusher
+from bucketfront.cache.upkeep.idle_removal import IdleRemoval
 from bucketfront.cache.upkeep.open_files import OpenFiles
 from bucketfront.cache.upkeep.space_reservation import SpaceReservation
 from bucketfront.errors import StoreError
@@ -23,6 +24,7 @@ from bucketfront.task_set import TaskSet
 SWEEP_RETRY_S = 5.0  # after a sweep that met a failing disk
 ROWS_TAGGED_AT_ONCE = 500  # in one transaction, about 10 ms, because flushes wait for it
 TAG_PAUSE_S = 0.02  # between two of them: a million rows take a minute
+FILES_PER_TURN = 200  # whose rows a sweep reads in one turn of the event loop, one or two milliseconds
 FLUSH_BYTES = 1 << 20  # space for the changes of a second in the index's log
 INTERVAL_S = 1.0  # between steps, and so the most that a kill can make the index forget
 
@@ -60,6 +62,7 @@ class Housekeeper:
         self._clock = clock
         self._idle_timeout = idle_timeout
         self._min_free = min_free
+        self._idle = IdleRemoval(entries, index, space, discards)
         self._tasks = TaskSet()
         self._left = 0  # bytes of files that the last sweep could not remove
         self.swept = asyncio.Event()  # every file that was there at the start belongs to an entry
@@ -110,12 +113,7 @@ class Housekeeper:
             raise lost
 
     async def _remove_idle(self) -> None:
-        removed = 0
-        if len(self._discards):
-            return  # the oldest rows may be of purged entries, and no turn may go through many of them
-        while idle := self._entries.evict_idle(self._clock.ago(self._idle_timeout)):
-            removed += len(idle)
-            await self._space.unlink_evicted(idle)
+        removed = await self._idle.remove(self._clock.ago(self._idle_timeout))
         if removed:
             log.info("%d idle entries removed", removed)
             await self._flusher.flush()
@@ -202,7 +200,10 @@ class Housekeeper:
     async def _strays_in(self, shard: str) -> list[FoundFile]:
         """Return the files without an entry, and trim those of entries."""
         found = [file for file in await self._store.files(shard) if file.changed_at < self._store.opened_at]
-        known = self._index.files_of_shard(shard)
+        known: dict[str, tuple[int, int]] = {}
+        for page in self._index.files_of_shard(shard, FILES_PER_TURN):
+            known |= page
+            await asyncio.sleep(0)
         for file in found:
             entry, charged = known.get(file.name, (0, file.allocated))
             if file.allocated > charged:

@@ -519,6 +519,20 @@ class EntryTable:
         """
         return self._evict(lambda: self._recency.take(before), math.inf, 0, RemovalReason.IDLE)
 
+    def evict_idle_rows(self, rows: Iterable[Outline], before: float) -> list[Entry]:
+        """Remove the unpinned entries of these rows that had no access since `before` (seconds since the epoch).
+
+        Returns them, and the caller unlinks their files.
+        """
+        found: list[Entry] = []
+        for row in rows:
+            entry = self.of_row(row)
+            is_used = row.id in self._pending.touched or entry is None or entry.pins or entry.accessed_at >= before
+            if entry is not None and not is_used:
+                self.remove(entry, RemovalReason.IDLE)
+                found.append(entry)
+        return found
+
     def _evict(self, take: Callable[[], Entry | None], count: float, files: int, reason: RemovalReason) -> list[Entry]:
         found: list[Entry] = []
         try:

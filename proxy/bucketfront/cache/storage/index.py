@@ -424,8 +424,9 @@ class Index:
         if self._writer is None:
             raise StoreError("the cache index could not be made anew")
         with self._transaction(self._writer) as cursor:
-            cursor.executemany("DELETE FROM entries WHERE id = ?", ((entry,) for entry in discarded))
+            # In this order the triggers note no file of a row in `discarded`, which takes a third of the time.
             cursor.executemany("DELETE FROM discarded WHERE entry = ?", ((entry,) for entry in discarded))
+            cursor.executemany("DELETE FROM entries WHERE id = ?", ((entry,) for entry in discarded))
 
     def tagged(self, tag: str, others: Sequence[str], limit: int) -> Iterator[list[RowName]]:
         """Yield the entries of all origins with `tag` and none of the `others` in pages, as `below` does."""
@@ -483,12 +484,16 @@ class Index:
         found = self._read("SELECT page, present, sums FROM pages WHERE entry = ? ORDER BY page", (entry,))
         return [records.decode_page(*values) for values in found]
 
-    def files_of_shard(self, shard: str) -> dict[str, tuple[int, int]]:
-        """Return the entry of each file and the bytes charged for it, by file name."""
-        found = self._read(
-            "SELECT file, id, bytes FROM entries WHERE substr(file, -2) = ? AND typeof(bytes) = 'integer'", (shard,)
-        )
-        return {file: (entry, charged) for file, entry, charged in found}
+    def files_of_shard(self, shard: str, limit: int) -> Iterator[dict[str, tuple[int, int]]]:
+        """Yield the entry of each file and the bytes charged for it, by file name, in pages as `below` does."""
+        after = ""
+        while found := self._read(
+            "SELECT file, id, bytes FROM entries WHERE substr(file, -2) = ? AND file > ? AND typeof(bytes) = 'integer'"
+            " ORDER BY file LIMIT ?",
+            (shard, after, limit),
+        ):
+            after = found[-1][0]
+            yield {file: (entry, charged) for file, entry, charged in found}
 
     async def flush(self, changes: Changes) -> None:
         """Write the changes in one transaction, in the thread. Raises StoreError, and writes none of them then."""

@@ -43,8 +43,8 @@ from bucketfront.task_set import TaskSet
 
 MAX_SAMPLE = 1000  # keys that a purge returns
 ROWS_TAGGED_AT_ONCE = 1000  # in one transaction of the index's thread, about 20 ms
-PAGE_ROWS = 500  # rows of the index in one turn of the event loop, some milliseconds
-PAGE_IDS = 2000  # the same without their keys
+PAGE_ROWS = 200  # rows of the index in one turn of the event loop, for which hits wait: one or two milliseconds
+PAGE_IDS = 400  # the same without their keys
 MAX_AWAITED = 1000  # files that a purge waits for, which takes a few hundredths of a second
 MAX_EXPIRED = 4096  # cold entries that are marked stale before a flush writes them, which takes some milliseconds
 
