@@ -94,6 +94,7 @@ class RawServer:
         self._script = script
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
         self.connections: list[RawConnection] = []
         self.heads: list[Head] = []
         self.head_received = asyncio.Event()  # set by the first head
@@ -111,6 +112,7 @@ class RawServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._server is not None
+        self._is_closed = True
         self._server.close()
         for task in self._tasks:
             task.cancel()
@@ -119,12 +121,16 @@ class RawServer:
             connection.reset()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(RawConnection(reader, writer)))
+        connection = RawConnection(reader, writer)
+        if self._is_closed:  # the kernel accepted it before
+            connection.reset()
+            return
+        self.connections.append(connection)  # here, because a task that is cancelled at once never begins
+        task = asyncio.create_task(self._serve(connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, connection: RawConnection) -> None:
-        self.connections.append(connection)
         try:
             while (head := await connection.head()) is not None:
                 self.heads.append(head)
