@@ -110,8 +110,12 @@ class ReadAhead:
         if not read:
             return Window(small, self.first)
         share, part_share = (STARVED_SHARE, STARVED_PART_SHARE) if is_starved else (SATED_SHARE, SATED_PART_SHARE)
-        part = max(small, min(self._whole_blocks(read // part_share), self.part_size))
-        return Window(max(small, min(read // share, self.limit) - part), part)
+        most = min(read // share, self.limit)
+        part = min(self._whole_blocks(read // part_share), self.part_size)
+        if not is_starved:
+            part = min(part, self._whole_blocks(most - small))  # the window has at least that much beside it
+        part = max(small, part)
+        return Window(max(small, most - part), part)
 
     def is_worth_the_rest(self, present: int, missing: int) -> bool:
         """Return whether to fetch the bytes that an object lacks although no reader wants them."""
