@@ -62,9 +62,11 @@ sbom: $(AUDIT_STAMP)
 	PYTHONWARNINGS=ignore $(AUDIT)/bin/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml --output-format JSON \
 		--output-file sbom.json requirements.lock
 
-# The tests that `make test` leaves out because they take minutes.
+# The tests that `make test` leaves out because they take minutes, and all rows and many examples of those of which it has
+# a sample.
 long: install
-	$(BIN)/pytest -n auto --dist worksteal --ignore tests/e2e --ignore tests/reliability -m long tests
+	BUCKETFRONT_TEST_ALL=1 $(BIN)/pytest -n auto --dist worksteal --ignore tests/e2e --ignore tests/reliability \
+		-m 'long or sampled' tests
 
 # The tests with other people's programs, S3 servers and test suites. What is not installed is "not run".
 # Writes docs/compatibility.md.

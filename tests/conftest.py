@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 from hypothesis import settings
 from installs import NotInstallable
 from pydantic import SecretStr
+from rows import examples
 from s3_servers import SERVERS
 from seaweed import Seaweed
 from security_page import Trial, write_page
@@ -30,7 +31,7 @@ ClientOf = Callable[[OriginSettings], Any]
 BUCKET = "bucket"
 
 # A deadline would measure the other load of the machine.
-settings.register_profile("bucketfront", deadline=None)
+settings.register_profile("bucketfront", deadline=None, max_examples=examples(30, 200))
 settings.load_profile("bucketfront")
 
 # Some images forbid bytecode to all programs. Each process of the tests would compile all modules, for half a minute.
@@ -47,6 +48,12 @@ for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
 
 
 _trials: dict[str, Trial] = {}  # by node
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let `make long` run each property with many examples."""
+    if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        item.add_marker("sampled")
 
 
 def pytest_collection_finish() -> None:

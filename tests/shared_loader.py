@@ -16,12 +16,14 @@ def share_loader() -> None:
     """Let botocore build once what it would build for each session or client, and what no client changes.
 
     A loader lists the folders of 400 services and parses a megabyte of JSON. The rules of endpoints become objects, 120
-    handlers are inspected and registered, and a class gets a hundred methods. Each client copies the handlers twice, by
-    generic code for each node. All this is nearly all of the time to make an S3 client.
+    handlers are inspected and registered, and a class gets a hundred methods. Each client copies the handlers twice,
+    and interprets the rules for its endpoint twice. All this is nearly all of the time to make an S3 client.
     """
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
     EventAliaser._alias_event_name = _with_one_memory(EventAliaser._alias_event_name)
     hooks._PrefixTrie.__copy__ = _copy_of_trie
+    hooks._PrefixTrie.append_item = _on_own_nodes(hooks._PrefixTrie.append_item)
+    hooks._PrefixTrie.remove_item = _on_own_nodes(hooks._PrefixTrie.remove_item)
     hooks.accepts_kwargs = _accepts_kwargs
     Session._register_builtin_handlers = _from_a_copy(Session._register_builtin_handlers)
     endpoint_provider.RuleSet = _once(endpoint_provider.RuleSet)
@@ -41,17 +43,32 @@ def _with_one_memory(alias: Any) -> Any:
 
 
 def _copy_of_trie(trie: Any) -> Any:
-    """Return a copy of botocore's table of handlers, with the same handlers."""
+    """Return a copy of botocore's table of handlers. Both share all nodes, which a change therefore never touches."""
     copied = type(trie)()
-    copied._root = _copy_of_node(trie._root)
+    copied._root = trie._root
     return copied
+
+
+def _on_own_nodes(change: Any) -> Any:
+    """Return `change`, which adds a handler or removes one, with new nodes in the place of those on its path."""
+
+    def changed(trie: Any, key: str, *arguments: Any, **options: Any) -> None:
+        trie._root = node = _copy_of_node(trie._root)
+        for part in key.split("."):
+            child = node["children"].get(part)
+            if child is None:
+                break
+            node["children"][part] = node = _copy_of_node(child)
+        change(trie, key, *arguments, **options)
+
+    return changed
 
 
 def _copy_of_node(node: dict[str, Any]) -> dict[str, Any]:
     values = node["values"]
     return {
         "chunk": node["chunk"],
-        "children": {part: _copy_of_node(child) for part, child in node["children"].items()},
+        "children": node["children"].copy(),
         "values": values and NodeList(*(handlers[:] for handlers in values)),
     }
 
@@ -88,9 +105,16 @@ def _once(rule_set: Any) -> Any:
         if key not in made:
             rules_alive.append(data["rules"])
             made[key] = rule_set(**data)
+            made[key].evaluate = _remembered(made[key].evaluate)
         return made[key]
 
     return rule_set_of
+
+
+def _remembered(evaluate: Any) -> Any:
+    """Return `evaluate`, which derives an endpoint from a few values, with a memory."""
+    of_items = functools.lru_cache(maxsize=1000)(lambda items: evaluate(dict(items)))
+    return lambda parameters: of_items(frozenset(parameters.items()))
 
 
 def _once_a_service(create_class: Any) -> Any:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rows import each_row
 
 from bucketfront.server.access.signed_url import Permission, signed_url
 
@@ -21,7 +22,7 @@ def recipe(language: str) -> str:
     return next(code for code in codes if "sign" in code)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("program", "option", "language", "call"),
     [
         (sys.executable, "-c", "python", "import sys\nprint(sign(*sys.argv[1:]))"),

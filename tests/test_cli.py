@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront import __version__
@@ -112,9 +113,7 @@ def test_help_is_cheap() -> None:
     assert heavy.intersection(found) == set()
 
 
-@pytest.mark.parametrize(
-    "arguments", [(), *((name,) for name in main.commands), ("config", "show"), ("config", "schema")]
-)
+@each_row("arguments", [(), *((name,) for name in main.commands), ("config", "show"), ("config", "schema")])
 def test_help(run: Run, arguments: tuple[str, ...]) -> None:
     """Every command explains itself, with exit status 0."""
     result = run(*arguments, "--help")
@@ -130,9 +129,7 @@ def test_version(run: Run) -> None:
     assert __version__ in result.output
 
 
-@pytest.mark.parametrize(
-    "command", [("serve",), ("check",), ("purge", "/x"), ("stats",), ("sign", "/x"), ("tail",), ("top",)]
-)
+@each_row("command", [("serve",), ("check",), ("purge", "/x"), ("stats",), ("sign", "/x"), ("tail",), ("top",)])
 def test_wrong_configuration(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
     """A wrong configuration ends every command with status 2, naming file, line, key and the nearest name (I30)."""
     config = tmp_path / "proxy.yaml"
@@ -153,7 +150,7 @@ def test_no_configuration(run: Run, tmp_path: Path) -> None:
     assert "none.yaml" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [("purge",), ("nonsense",), ("serve", "--nonsense")])
+@each_row("arguments", [("purge",), ("nonsense",), ("serve", "--nonsense")])
 def test_wrong_use(run: Run, arguments: tuple[str, ...]) -> None:
     """Wrong use is status 2."""
     assert run(*arguments).exit_code == 2

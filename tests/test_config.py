@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
+from rows import each_row, examples
 
 from bucketfront.config.loader import MAX_FILE_BYTES, load, load_with_places
 from bucketfront.config.mount_settings import SiteSettings
@@ -134,7 +135,7 @@ def refuses(loads: Loads) -> Refuses:
 # ---- Quantities --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "size"),
     [
         ("10GiB", 10 * GIB),
@@ -158,7 +159,7 @@ def test_a_size_is_bytes(text: object, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "fix"),
     [
         ("10Gi", "write 10GiB"),
@@ -190,7 +191,7 @@ def test_an_invalid_size_is_refused_with_the_fix(text: object, fix: str) -> None
         parse_size(text)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "seconds"),
     [
         ("90s", 90.0),
@@ -209,7 +210,7 @@ def test_a_duration_is_seconds(text: object, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "fix"),
     [
         (90, "write 90s"),
@@ -272,7 +273,7 @@ def test_a_share_never_exceeds_its_whole(percent: int, total: int) -> None:
     assert 0 <= Percent(percent).of(total) <= total
 
 
-@pytest.mark.parametrize("text", ["100%", "-1%", "%", "5 %", "5", 5, None])
+@each_row("text", ["100%", "-1%", "%", "5 %", "5", 5, None])
 def test_an_invalid_percentage_is_refused(text: object) -> None:
     """A percentage is a number below 100 with its sign."""
     with pytest.raises(ValueError, match="must be"):
@@ -287,14 +288,14 @@ def test_a_share_is_a_size_or_a_percentage() -> None:
         parse_share("some")
 
 
-@pytest.mark.parametrize("text", ["010", "1:30", "1_000", "0x10", "1.0", "", " 1", 1.0, True, None])
+@each_row("text", ["010", "1:30", "1_000", "0x10", "1.0", "", " 1", 1.0, True, None])
 def test_whole_numbers_are_decimal(text: object) -> None:
     """YAML 1.1's octal, sexagesimal, hexadecimal and grouped numbers are not accepted as numbers."""
     with pytest.raises(ValueError, match="whole number"):
         parse_whole_number(text)
 
 
-@pytest.mark.parametrize("text", ["yes", "no", "on", "off", "True", 1, 0, None])
+@each_row("text", ["yes", "no", "on", "off", "True", 1, 0, None])
 def test_flags_are_true_and_false(text: object) -> None:
     """A flag is true or false in lower case, and no other text."""
     with pytest.raises(ValueError, match="true or false"):
@@ -374,15 +375,13 @@ def test_no_uploads_section_means_no_upload_route(loads: Loads) -> None:
     assert loads(MOUNTS + "uploads: {}").uploads is not None
 
 
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "LocalHost", "0:0:0:0:0:0:0:1"]
-)
+@each_row("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "LocalHost", "0:0:0:0:0:0:0:1"])
 def test_admin_on_loopback_needs_no_token(loads: Loads, host: str) -> None:
     """I27: on loopback the admin listener needs no token."""
     assert loads(f"{MOUNTS}admin: {{host: '{host}'}}").admin.token is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     "host",
     ["0.0.0.0", "::", "[::]", "*", "::0", "10.0.0.1", "127.1", "admin.example.com", "127.0.0.1.example.com"],
 )
@@ -398,7 +397,7 @@ def test_admin_beyond_loopback_needs_a_token(loads: Loads, refuses: Refuses, hos
     assert "0123456789abcde" not in short.splitlines()[0]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "kind"),
     [
         ("default", str),
@@ -413,14 +412,14 @@ def test_credentials_have_four_forms(loads: Loads, text: str, kind: type) -> Non
     assert isinstance(loads(f"{MOUNTS}origin: {{credentials: {text}}}").origin.credentials, kind)
 
 
-@pytest.mark.parametrize("url", ["null", "embedded", "http://127.0.0.1:9000", "https://s3.example.com/"])
+@each_row("url", ["null", "embedded", "http://127.0.0.1:9000", "https://s3.example.com/"])
 def test_endpoints(loads: Loads, url: str) -> None:
     """I29: an endpoint is AWS, the embedded one, or scheme, host and port."""
     expected = None if url == "null" else url.rstrip("/")
     assert loads(f"{MOUNTS}origin: {{endpoint_url: '{url}'}}" if expected else MOUNTS).origin.endpoint_url == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "where", "message"),
     [
         ("server: {port: 65536}", "1:16 server.port", "must be at most 65535"),
@@ -521,7 +520,7 @@ def test_a_bad_value_is_refused_at_its_place(refuses: Refuses, text: str, where:
     assert refusal.count("proxy.yaml:") == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("mounts", "where", "message"),
     [
         ("[]", "1:9 mounts", "must not be empty"),
@@ -577,7 +576,7 @@ def test_a_bad_mount_is_refused_at_its_place(refuses: Refuses, mounts: str, wher
     assert refusal.count("proxy.yaml:") == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("written", "bucket"),
     [
         ("arn:aws:s3:::media", "media"),
@@ -593,7 +592,7 @@ def test_a_bucket_may_be_an_arn(loads: Loads, written: str, bucket: str) -> None
     assert loads(f"mounts: [{{path: /, bucket: '{written}'}}]").mounts[0].bucket == bucket
 
 
-@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9000", "https://amazonaws.com.example.org", "embedded"])
+@each_row("endpoint", ["http://127.0.0.1:9000", "https://amazonaws.com.example.org", "embedded"])
 def test_an_access_point_belongs_to_aws(refuses: Refuses, endpoint: str) -> None:
     """I29: an access point's ARN beside another S3's endpoint is refused at load, at the line of the bucket."""
     text = f"origin: {{endpoint_url: '{endpoint}'}}\nmounts: [{{path: /, bucket: 'arn:aws:s3:{POINT}'}}]\n"
@@ -607,7 +606,7 @@ def test_an_access_point_behind_an_interface_endpoint(loads: Loads) -> None:
     assert loads(text).mounts[0].bucket == f"arn:aws:s3:{POINT}"
 
 
-@pytest.mark.parametrize("bucket", ["b", "My_Old.Bucket", "x" * 64])
+@each_row("bucket", ["b", "My_Old.Bucket", "x" * 64])
 def test_the_embedded_s3_makes_new_buckets(refuses: Refuses, bucket: str) -> None:
     """Names that S3 takes for no new bucket are refused with the embedded S3, which makes its buckets anew."""
     text = f"origin: {{endpoint_url: embedded}}\nmounts: [{{path: /, bucket: {bucket}}}]\n"
@@ -620,7 +619,7 @@ def test_another_s3_may_have_names_that_aws_reserves(loads: Loads) -> None:
     assert loads(text).mounts[0].bucket == "mine--usw2-az1--x-s3"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "where"),
     [
         ("pricing: {per_1000_gets: 0.0004}", "pricing: needs per_1000_gets, per_1000_puts and per_gb_out"),
@@ -650,7 +649,7 @@ def test_prices(loads: Loads) -> None:
     assert loads("mounts: [{path: /, bucket: b}]").pricing.per_gb_out is None
 
 
-@pytest.mark.parametrize(("prefix", "count"), [("foo", 1), ("foo/", 0), ("foo-", 0), ("", 0)])
+@each_row(("prefix", "count"), [("foo", 1), ("foo/", 0), ("foo-", 0), ("", 0)])
 def test_a_prefix_without_a_slash_is_warned_about(loads: Loads, prefix: str, count: int) -> None:
     """A prefix that would join its last name with the path is reported at its line, with the cure."""
     loads(f"mounts:\n  - path: /\n    bucket: media\n    prefix: '{prefix}'\n")
@@ -660,7 +659,7 @@ def test_a_prefix_without_a_slash_is_warned_about(loads: Loads, prefix: str, cou
         assert text.startswith("proxy.yaml:4:13 mounts[0].prefix: does not end in '/'")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("settings", "count"),
     [("", 0), ("methods: [GET, PUT]", 1), ("methods: [GET, PUT], inline_types: []", 0), ("methods: [GET, DELETE]", 0)],
 )
@@ -722,7 +721,7 @@ def test_endless_problems_are_cut_off(refuses: Refuses) -> None:
     assert refusal.endswith("and 21 more problems")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "head"),
     [
         ("a: b: c", "proxy.yaml:1:5 not valid YAML: mapping values are not allowed here"),
@@ -774,7 +773,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Pat
         load(path, {})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "value"),
     [("010", "010"), ("1:30", "1:30"), ("yes", "yes"), ("off", "off"), ("0x1f", "0x1f"), ("2026-01-02", "2026-01-02")],
 )
@@ -803,7 +802,7 @@ def test_any_bytes_are_settings_or_a_config_error(tmp_path: Path, octets: bytes)
 # ---- The environment ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "value", "read", "expected"),
     [
         ("BUCKETFRONT_CACHE__MAX_SIZE", "20GiB", lambda s: s.cache.max_size, 20 * GIB),
@@ -859,7 +858,7 @@ def test_an_empty_configuration_is_refused() -> None:
         load(None, {})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "value"),
     [
         ("HOME", "x"),
@@ -880,7 +879,7 @@ def test_variables_of_services_are_ignored(loads: Loads, name: str, value: str) 
     assert loads(MOUNTS, {name: value}) == loads(MOUNTS)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "hint"),
     [
         ("BUCKETFRONT_CACHE_MAX_SIZE", "Did you mean BUCKETFRONT_CACHE__MAX_SIZE?"),
@@ -903,7 +902,7 @@ def test_a_variable_that_is_no_setting_is_refused(refuses: Refuses, name: str, h
     assert refuses(MOUNTS, {name: "80"}).startswith(f"{name}: unknown setting. {hint}")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("environ", "message"),
     [
         (
@@ -963,7 +962,7 @@ def test_a_variable_replaces_a_broken_value_of_the_file(loads: Loads) -> None:
     assert loads(text, environ).origin.region == "r"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("written", "value"),
     [
         ("${A}", "alpha"),
@@ -988,7 +987,7 @@ def test_references_give_numbers_and_sizes_too(loads: Loads) -> None:
     assert (own.server.port, own.cache.max_size, own.origin.create_bucket) == (81, 2 * GIB, True)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "head"),
     [
         ("server:\n  host: a${NOPE}\n", "proxy.yaml:3:10 server.host: not set in the environment: NOPE"),
@@ -1022,7 +1021,7 @@ def test_only_secrets_are_read_from_files(loads: Loads) -> None:
     assert loads(f"{MOUNTS}origin: {{region: 'file:/etc/hostname'}}").origin.region == "file:/etc/hostname"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "content", "message"),
     [
         ("file:key", None, "needs its absolute path"),
@@ -1103,7 +1102,7 @@ LEAKS = [
 ]
 
 
-@pytest.mark.parametrize("text", LEAKS)
+@each_row("text", LEAKS)
 def test_no_message_holds_a_secret(refuses: Refuses, text: str) -> None:
     """I28: whatever is wrong around a secret, no message contains it."""
     for broken in (text, f"{text}\n{MOUNTS}", f"{MOUNTS}{text}\n"):
@@ -1118,7 +1117,7 @@ def test_a_syntax_error_inside_a_secret_quotes_no_character_of_it(refuses: Refus
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     "environ",
     [
         {"BUCKETFRONT_ADMIN__TOKEN": f"{SECRET} x"},
@@ -1137,7 +1136,7 @@ def test_no_message_holds_a_variables_value(refuses: Refuses, environ: dict[str,
     assert SECRET not in refuses(MOUNTS, environ)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=examples(40, 400))
 @given(
     st.text(alphabet="\"'{}[]:,|>#&*!%@ \n-", max_size=6),
     st.text(alphabet="\"'{}[]:,|>#&*!%@ \n-", max_size=6),
@@ -1164,7 +1163,7 @@ def test_the_settings_import_neither_server_nor_client() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "problem"),
     [
         ("access: {a: {}}", "access.a: must have exactly one of bearer,"),
@@ -1196,7 +1195,7 @@ def test_access_settings(tmp_path: Path, text: str, problem: str) -> None:
     assert "SECRET" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "place"),
     [
         ("mounts: [{path: /, bucket: b, methods: [GET, PUT]}]", "mounts[0].write"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import invoke
+from rows import each_row
 
 from bucketfront.config.effective import MASK
 from bucketfront.config.loader import load
@@ -101,7 +102,7 @@ def test_schema_describes_each_key() -> None:
     assert "mounts" in schema["required"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("section", "key", "good", "bad"),
     [
         ("CacheSettings", "max_size", ("10GiB", "1.5MB", "512", "${SIZE}"), ("10 gigs", "10Gi", "-1")),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from metrics_page import PAGE, page
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.admin.collectors.table import FAMILIES
@@ -52,9 +53,7 @@ def test_the_page_is_current() -> None:
     assert PAGE.read_text() == page(PAGE.read_text())
 
 
-@pytest.mark.parametrize(
-    ("name", "query"), QUERIES, ids=[f"{name}-{number}" for number, (name, _) in enumerate(QUERIES)]
-)
+@each_row(("name", "query"), QUERIES, ids=[f"{name}-{number}" for number, (name, _) in enumerate(QUERIES)])
 def test_names_of_queries_exist(name: str, query: str) -> None:
     """Each metric of a query exists, with the labels by which the query selects and groups."""
     found = _SELECTOR.findall(query)

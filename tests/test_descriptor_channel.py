@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from rows import each_row
 
 from bucketfront import descriptor_channel
 from bucketfront.descriptor_channel import (
@@ -73,7 +74,7 @@ async def test_a_reader_waits_for_the_writer_and_a_writer_for_the_reader() -> No
         await sending
 
 
-@pytest.mark.parametrize("data", [b"x", b"[]", b"1", b"\xff", b" " * (MAX_MESSAGE_BYTES + 1)])
+@each_row("data", [b"x", b"[]", b"1", b"\xff", b" " * (MAX_MESSAGE_BYTES + 1)])
 async def test_no_message(data: bytes) -> None:
     """What is no JSON object, or is too long, is refused, and its descriptors are closed."""
     first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

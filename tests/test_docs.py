@@ -9,8 +9,8 @@ from pathlib import Path
 
 import log_fields_page
 import manual_page
-import pytest
 from configuration_page import Key, all_keys, page
+from rows import each_row
 
 from bucketfront.admin.collectors.table import FAMILIES
 from bucketfront.config import loader
@@ -107,7 +107,7 @@ def unknown_names(text: str) -> list[str]:
     return unknown
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@each_row("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_resolve(page: Path) -> None:
     """Each relative link leads to a file, and each anchor to a heading of it."""
     assert broken_links(page, page.read_text()) == []
@@ -121,7 +121,7 @@ def test_invariants_of_the_code_exist() -> None:
     assert {anchor: path for anchor, path in named.items() if anchor not in known} == {}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@each_row("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_names_of_the_code_exist(page: Path) -> None:
     """Each Python file, folder and identifier that a page names exists. Only the changelog may name former ones."""
     if page.name != "CHANGELOG.md":
@@ -231,7 +231,7 @@ def test_every_key_has_a_text() -> None:
     assert [key.kind for key in keys if re.search(r"str|int|float|None|bool|tuple|<", key.kind)] == []
 
 
-@pytest.mark.parametrize("key", [key for key in all_keys() if key.examples], ids=lambda key: key.path)
+@each_row("key", [key for key in all_keys() if key.examples], ids=lambda key: key.path)
 def test_examples_of_keys_are_valid(key: Key) -> None:
     """A key takes each of its examples from the environment."""
     around = {"BUCKETFRONT_MOUNTS": "[{path: /, bucket: b}]"}
@@ -251,7 +251,7 @@ def test_examples_of_keys_are_valid(key: Key) -> None:
         assert loader.load(None, {**around, key.variable: example.replace("file:/run/secrets/", "secret-of-a-file-")})
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md", "docs/http.md"])
+@each_row("page", ["README.md", "docs/configuration.md", "docs/http.md"])
 def test_examples_of_pages_are_valid(page: str, tmp_path: Path) -> None:
     """Each YAML example of a page is a valid configuration; where it has no mounts, one is added."""
     path = tmp_path / "proxy.yaml"

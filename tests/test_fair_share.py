@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import pytest
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.errors import NoShare, ShareUsedUp, WholeUsedUp
@@ -41,7 +42,7 @@ def test_a_client_within_its_share_gets_the_last_units() -> None:
     assert shares.used == 64
 
 
-@pytest.mark.parametrize("capacity", range(1, 10))
+@each_row("capacity", range(1, 10))
 def test_small_numbers(capacity: int) -> None:
     """No client has the whole, however small it is, unless it is a single unit (I34)."""
     shares = Shares(capacity, 0.25)
@@ -71,7 +72,7 @@ def test_without_a_share() -> None:
     assert shares.refusal(None) is UsedUp.WHOLE
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each_row("seed", range(20))
 def test_the_account_is_exact(seed: int) -> None:
     """After any order of takes and returns the sum is that of the clients, and at the end nothing is known of them."""
     chance = random.Random(seed)
@@ -226,7 +227,7 @@ async def test_who_waits_for_the_same_is_not_delayed() -> None:
     await end(greedy, honest)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@each_row("seed", range(30))
 async def test_cancelling_loses_no_slot(seed: int) -> None:
     """After cancellations at any point all slots are free, and no client is remembered (I12)."""
     chance = random.Random(seed)

@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.errors import BadPath
 from bucketfront.keys import (
@@ -23,7 +24,7 @@ from bucketfront.keys import (
 keys = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=300)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("raw", "path", "query"),
     [
         ("/", b"/", ""),  # RFC 9112 section 3.2.1: origin form
@@ -64,7 +65,7 @@ def test_targets(raw: str, path: bytes, query: str) -> None:
     assert found.spelling in (raw.partition("?")[0][-len(found.spelling) :], "/")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "raw",
     [
         "",  # RFC 9112 section 3.2
@@ -105,7 +106,7 @@ def test_a_query_is_not_decoded() -> None:
     assert parse_target("/a?%zz").query == "%zz"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "octets",
     [
         b"",
@@ -126,7 +127,7 @@ def test_invalid_key_octets(octets: bytes) -> None:
         to_key(octets)
 
 
-@pytest.mark.parametrize("octets", [b"k", b"k" * MAX_KEY_BYTES, "é".encode() * 512, b"/", b"..", b"\r\n\x1b\x7f", b"%"])
+@each_row("octets", [b"k", b"k" * MAX_KEY_BYTES, "é".encode() * 512, b"/", b"..", b"\r\n\x1b\x7f", b"%"])
 def test_valid_key_octets(octets: bytes) -> None:
     """I23: any other octets are the key that they encode, up to and with 1024 of them."""
     assert to_key(octets).encode() == octets
@@ -208,7 +209,7 @@ def test_keys_that_can_be_written(key: str) -> None:
         assert ET.fromstring(document).text == key
 
 
-@pytest.mark.parametrize("character", ["\x01", "\x0b", "\x1f", "\ufffe", "\uffff"])
+@each_row("character", ["\x01", "\x0b", "\x1f", "\ufffe", "\uffff"])
 def test_keys_that_cannot_be_written(character: str) -> None:
     """All control characters but three, and two noncharacters of Unicode, cannot be written."""
     with pytest.raises(BadPath):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import pytest
+from rows import each_row
 
 PACKAGE = Path(__file__).parent.parent / "proxy" / "bucketfront"
 
@@ -162,13 +162,13 @@ def impurities(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", modules(), ids=name_of)
+@each_row("path", modules(), ids=name_of)
 def test_imports_point_downward(path: Path) -> None:
     """No module uses a room below its own, and rooms above are entered by their doors."""
     assert wrong_imports(name_of(path), path.read_text()) == []
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "cache").rglob("*.py")), ids=name_of)
+@each_row("path", sorted((PACKAGE / "cache").rglob("*.py")), ids=name_of)
 def test_floors_of_the_cache(path: Path) -> None:
     """Storage imports no entry, entries import no fetch, and none of them imports the cache that contains them."""
     if path != PACKAGE / "cache" / "__init__.py":
@@ -190,7 +190,7 @@ def test_import_circles_are_found() -> None:
     assert not import_circle({**sources, "bucketfront.keys": ""})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("module", "source"),
     [
         ("bucketfront.cache.storage.index", "from bucketfront.cache.entries.entry import Entry"),
@@ -204,7 +204,7 @@ def test_wrong_imports_in_the_cache_are_found(module: str, source: str) -> None:
     assert wrong_cache_imports(module, source)
 
 
-@pytest.mark.parametrize("path", sorted(path for glob in PURE for path in PACKAGE.glob(glob)), ids=name_of)
+@each_row("path", sorted(path for glob in PURE for path in PACKAGE.glob(glob)), ids=name_of)
 def test_pure_modules(path: Path) -> None:
     """The rules of HTTP, keys, blocks, budget, read-ahead and MP4 boxes do no I/O, do not wait and read no clock."""
     assert impurities(path.read_text()) == []
@@ -231,7 +231,7 @@ def test_only_the_server_imports_aiohttp_web() -> None:
             assert [name for name in names if name.startswith("aiohttp.web")] == [], path
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("module", "source"),
     [
         ("bucketfront.cache.storage.file_storage", "from bucketfront.server.application import Application"),
@@ -249,7 +249,7 @@ def test_wrong_imports_are_found(module: str, source: str) -> None:
     assert wrong_imports(module, source)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "source",
     [
         "async def f(): ...",

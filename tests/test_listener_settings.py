@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from rows import each_row
 
 from bucketfront.config.listener_settings import ServerSettings
 from bucketfront.config.settings import Settings
@@ -19,7 +20,7 @@ def server(*listeners: dict[str, Any], **keys: Any) -> ServerSettings:
     return ServerSettings.model_validate({**keys, "listeners": listeners})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("listener", "message"),
     [
         ({}, "exactly one of host, unix, systemd"),
@@ -50,13 +51,13 @@ def test_a_listener_that_does_not_fit(listener: dict[str, Any], message: str) ->
         server(listener)
 
 
-@pytest.mark.parametrize("path", ["/" + 106 * "x", "/" + 53 * "é", "/run/a b.sock", "/x"])
+@each_row("path", ["/" + 106 * "x", "/" + 53 * "é", "/run/a b.sock", "/x"])
 def test_paths(path: str) -> None:
     """A path of a Unix socket may have all bytes that the kernel takes."""
     assert server({"unix": path}).listeners[0].unix == path
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("listeners", "keys"),
     [
         ([UNIX, UNIX], {}),
@@ -85,7 +86,7 @@ def test_there_is_a_listener() -> None:
     assert server(UNIX, port=None).port is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("listeners", "host", "port", "is_local"),
     [
         ([], "127.0.0.1", 8080, True),
@@ -111,7 +112,7 @@ def test_writes_beyond_loopback(
 TLS = {"certificate": "a", "key": "b"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("listeners", "keys", "has_only_tls"),
     [
         ([], {}, False),
@@ -130,7 +131,7 @@ def test_only_tls(listeners: list[dict[str, Any]], keys: dict[str, Any], *, has_
     assert server(*listeners, **keys).has_only_tls == has_only_tls
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("keys", "is_refused"),
     [
         ({"proxy_protocol": True}, True),

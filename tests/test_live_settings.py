@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-import pytest
 from live_settings_page import PAGE, page
 from pydantic import BaseModel
+from rows import each_row
 
 from bucketfront.config.fields import sections_at
 from bucketfront.config.live_settings import LIVE, NEEDS_RESTART, changes, name_of, reason_for_restart
@@ -49,7 +49,7 @@ def _models(at: Loc) -> list[type[BaseModel]]:
     return sections_at(at) or sections_at((*at, 0))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("at", "is_live"),
     [
         (("server", "hosts"), True),

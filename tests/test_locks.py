@@ -4,9 +4,9 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from rows import each_row
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -34,7 +34,7 @@ def declared(name: str) -> list[Requirement]:
     return [Requirement(text) for text in texts[name] if not text.startswith("bucketfront[")]
 
 
-@pytest.mark.parametrize("lock", ALL, ids=lambda lock: lock.name)
+@each_row("lock", ALL, ids=lambda lock: lock.name)
 def test_each_requirement_is_pinned(lock: Path) -> None:
     """Each requirement has one version that it permits, with hashes. A lock names no package index."""
     found = pins(lock)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 from planting import Edit, NothingToPlant, plant
+from rows import each_row
 
 
 class Above:
@@ -71,7 +72,7 @@ def test_two_edits_of_one_function() -> None:
     assert Subject().twice() == [0, 0]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "old"),
     [
         ("plain", "value - 1"),  # not there

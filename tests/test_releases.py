@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rows import each_row
 
 ROOT = Path(__file__).parents[1]
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -42,7 +43,7 @@ def test_tags_have_entries() -> None:
     assert problems((ROOT / "CHANGELOG.md").read_text(), VERSION, tags(), tags("--points-at", "HEAD")) == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changelog", "version", "of_head", "count"),
     [
         ("## [1.2.3] - 2026-12-01\n\n### Needs attention\n\n### Added\n", "1.2.3", {"v1.2.3"}, 0),

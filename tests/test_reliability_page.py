@@ -4,7 +4,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from reliability_page import (
     FAILED,
     NOT_RUN,
@@ -21,6 +20,7 @@ from reliability_page import (
     page,
     without_paths,
 )
+from rows import each_row
 
 DOCS = Path(__file__).parent.parent / "docs"
 KILLS = "tests/reliability/test_kills.py::test_kills"
@@ -37,7 +37,7 @@ def shown(records: Records, planted: tuple[Planted, ...] = ()) -> str:
     return page(invariants, planted, {KILLS: frozenset({1}), "tests/cache/test_x.py::test_y": frozenset({1})}, records)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("docstring", "numbers"),
     [
         ("All bytes are right (I7).", {7}),
@@ -139,7 +139,7 @@ def test_the_same_records_give_the_same_page() -> None:
     assert len(pages) == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("reason", "without"),
     [
         ("no strace in /usr/local/bin\nor elsewhere", "no strace in … or elsewhere"),

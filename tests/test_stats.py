@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-import pytest
+from rows import each_row
 
 from bucketfront.cli.stats import report
 
@@ -92,7 +92,7 @@ def test_several_mounts() -> None:
     assert "mount" not in reported()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("ratios", "advice"),
     [
         ((0.3, 0.5, 0.7, 0.9), "4 times the size would serve 40 % more of the bytes"),

@@ -2,12 +2,13 @@
 
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from command_line import invoke
+from held_port import held_port
+from rows import each_row
 
 from bucketfront.config.loader import load_with_places
 
@@ -32,7 +33,7 @@ def warnings_of(text: str, mode: int = 0o600) -> list[str]:
     return load_with_places(path, {}).warnings
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("first", "second", "keys"),
     [
         ("read: [lan]", "read: [lan]", []),
@@ -58,7 +59,7 @@ def test_two_mounts_of_the_same_objects(first: str, second: str, keys: list[str]
 TLS = "tls: {certificate: c.pem, key: k.pem}"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("server", "count"),
     [
         ("", 0),
@@ -86,7 +87,7 @@ def test_credentials_in_plain_text(server: str, count: int) -> None:
         assert "access.staff.basic: passwords cross the network in plain text" in found[1]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("server", "has_effect"),
     [
         (TLS, True),
@@ -167,18 +168,17 @@ def test_a_hash_is_no_secret() -> None:
 
 
 def test_check_prints_each_warning_once(tmp_path: Path) -> None:
-    """`bucketfront check` has a line for each warning, with the cure."""
-    settings = {
-        "server": {"port": 0},
-        "admin": {"port": 0, "token": TOKEN},
-        "origin": {"endpoint_url": "embedded"},
-        "mounts": [{"path": "/", "bucket": "media"}],
-        "cache": {"dir": str(tmp_path / "cache")},
-    }
-    write("proxy.yaml", yaml.safe_dump(settings), 0o644)
-    ran = subprocess.run(
-        [sys.executable, "-m", "bucketfront.cli", "check"], capture_output=True, text=True, check=False
-    )
+    """`bucketfront check` has a line for each warning, with the cure, also while the origin is unreachable."""
+    with held_port() as port:
+        settings = {
+            "server": {"port": 0},
+            "admin": {"port": 0, "token": TOKEN},
+            "origin": {"endpoint_url": f"http://127.0.0.1:{port}"},
+            "mounts": [{"path": "/", "bucket": "media"}],
+            "cache": {"dir": str(tmp_path / "cache")},
+        }
+        write("proxy.yaml", yaml.safe_dump(settings), 0o644)
+        ran = invoke("check")
     assert ran.stdout.count("chmod 600 proxy.yaml") == 1
     assert [line for line in ran.stdout.splitlines() if line.startswith("WARN configuration")] != []
     assert TOKEN not in ran.stdout + ran.stderr

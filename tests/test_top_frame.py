@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.cli.tail import line_of
 from bucketfront.cli.top_frame import Sort, frame_lines
@@ -52,7 +52,7 @@ def test_a_whole_frame() -> None:
     assert text.index("/hot/0") < text.index("/hot/1")
 
 
-@pytest.mark.parametrize(("sort", "first"), [(Sort.REQUESTS, "/hot/0"), (Sort.BYTES, "/hot/2"), (Sort.PATH, "/hot/0")])
+@each_row(("sort", "first"), [(Sort.REQUESTS, "/hot/0"), (Sort.BYTES, "/hot/2"), (Sort.PATH, "/hot/0")])
 def test_sort(sort: Sort, first: str) -> None:
     """The hottest objects are those by requests or by bytes, and the heading names the order."""
     lines = [line.text for line in frame_lines(frame(hot=3), sort, 200)]
@@ -78,7 +78,7 @@ def test_each_section_keeps_a_row() -> None:
     assert all(part in text for part in ("hit ", "/fill/0", "/hot/0", "/slow/0"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("shown", "text"),
     [
         (size(0), "0 B"),
@@ -112,7 +112,7 @@ def test_nothing_acts_on_the_terminal(text: str) -> None:
     assert printable("/a b/ü") == "/a b/ü"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("facts", "parts"),
     [
         ({}, ("14:13:20.123Z 200 hit ", "12.5 ms", "1.18 MiB", "127.0.0.1", "GET  /x")),

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 from fakes import FakeClock
+from rows import each_row
 
 from bucketfront.troubles import (
     INTERVAL_S,
@@ -134,9 +135,10 @@ def test_a_part_that_warns_itself(subject: Subject) -> None:
     assert subject.taken() == ["no more lines are lost after less than 1 s"]
 
 
-@pytest.mark.parametrize("events", list(map("".join, itertools.product("fst", repeat=5))))
-def test_what_fails_now(subject: Subject, events: str) -> None:
+@each_row("events", map("".join, itertools.product("fst", repeat=5)))
+def test_what_fails_now(events: str) -> None:
     """A kind fails now if its last outcome is a failure, whatever came before and however long ago that is."""
+    subject = Subject()
     for event in events:
         match event:
             case "f":

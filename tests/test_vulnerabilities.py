@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rows import each_row
 from vulnerabilities import Outcome, main, verdict
 
 CLEAN = {"name": "a", "version": "1", "vulns": []}
@@ -13,7 +14,7 @@ VULNERABLE = {"name": "b", "version": "2", "vulns": [{"id": "CVE-2026-1"}, {"id"
 UNKNOWN = {"name": "c", "skip_reason": "Dependency not found"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("packages", "outcome"),
     [
         ([CLEAN, CLEAN], Outcome.CLEAN),
@@ -29,7 +30,7 @@ def test_verdict_on_packages(packages: list[dict[str, Any]], outcome: Outcome) -
     assert verdict(json.dumps({"dependencies": packages, "fixes": []}), "").outcome is outcome
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("errors", "outcome"),
     [
         ("Traceback …\nrequests.exceptions.ProxyError: cannot connect", Outcome.NOT_RUN),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cache_harness import NEVER, PART, Rig, runs, turns
 from fake_origin import BLOCK, KEY, FakeOrigin, content
+from rows import each_row
 
 from bucketfront.cache.fetch import body_stream
 from bucketfront.cache.fetch.body_stream import MAX_FAILURES, MAX_HEDGES
@@ -159,8 +160,8 @@ def versioned(seed: int = 0) -> FakeOrigin:
     return origin
 
 
-@pytest.mark.parametrize("new_size", SIZES)
-@pytest.mark.parametrize("block", range(8))
+@each_row("new_size", SIZES)
+@each_row("block", range(8), few=3)
 async def test_a_version_is_completed_by_its_id(tmp_path: Path, block: int, new_size: int) -> None:
     """An object is overwritten when `block` blocks of it have come.
 
@@ -183,8 +184,8 @@ async def test_a_version_is_completed_by_its_id(tmp_path: Path, block: int, new_
         await rig.audit()
 
 
-@pytest.mark.parametrize("new_size", SIZES)
-@pytest.mark.parametrize("block", range(8))
+@each_row("new_size", SIZES)
+@each_row("block", range(8), few=3)
 async def test_without_an_id_a_version_ends_with_its_key(tmp_path: Path, block: int, new_size: int) -> None:
     """In a bucket without versions, bytes of the old version come until its end shows as ObjectChanged (I1)."""
     async with Rig(tmp_path, parallel_parts=1) as rig:
@@ -232,7 +233,7 @@ async def test_the_new_version_is_there_before_the_old_one_is_complete(tmp_path:
         await rig.audit()
 
 
-@pytest.mark.parametrize(
+@each_row(
     "error",
     [
         AccessDenied("403"),  # s3:GetObjectVersion is a right of its own
@@ -243,7 +244,7 @@ async def test_the_new_version_is_there_before_the_old_one_is_complete(tmp_path:
         InvalidOriginResponse("another version"),
     ],
 )
-@pytest.mark.parametrize("is_stored", [True, False])
+@each_row("is_stored", [True, False])
 async def test_a_version_that_is_not_given_by_id(tmp_path: Path, is_stored: bool, error: OriginError) -> None:
     """A version that its id does not give has changed, like one without id. Later readers get the new version (I1)."""
     async with Rig(tmp_path, origin=versioned(), parallel_parts=1) as rig:
@@ -300,8 +301,8 @@ async def test_a_late_head_is_raced(tmp_path: Path) -> None:
         await rig.audit()
 
 
-@pytest.mark.parametrize("at", [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 7, PART - 1])
-@pytest.mark.parametrize("is_stored", [True, False])
+@each_row("at", [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 7, PART - 1])
+@each_row("is_stored", [True, False])
 async def test_a_stalled_body_is_raced_from_where_it_stands(tmp_path: Path, at: int, is_stored: bool) -> None:
     """A hedge continues a stalled body from its position, so that no byte is read twice (I10)."""
     async with Rig(tmp_path, hedge_after=0.0) as rig:
@@ -351,7 +352,7 @@ async def test_the_first_may_fail_while_the_hedge_is_under_way(tmp_path: Path) -
         await rig.audit()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("errors", "told"),
     [
         ((OriginTimeout("1"), OriginUnavailable("2")), OriginUnavailable),
@@ -422,7 +423,7 @@ async def test_no_more_than_a_few_hedges_at_once(tmp_path: Path) -> None:
         await rig.audit()
 
 
-@pytest.mark.parametrize("seed", range(40))
+@each_row("seed", range(40), few=12)
 async def test_any_interleaving_of_two_requests_gives_the_bytes(tmp_path: Path, seed: int) -> None:
     """Whichever of two requests is first at each read, the file gets all bytes once, and no connection stays open.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cache_harness import PART, Rig, Turns, others, runs, steady, turns
 from fake_origin import BLOCK, KEY, content
+from rows import each_row
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES
 from bucketfront.cache.lookup_flow import Absent
@@ -74,7 +75,7 @@ async def test_a_get_that_joins_a_head(tmp_path: Path) -> None:
         assert runs(rig.origin.reads) == [(0, SIZE)]
 
 
-@pytest.mark.parametrize("after", range(40))
+@each_row("after", range(40), few=14)
 async def test_a_cancelled_waiter_gives_its_pin_back(tmp_path: Path, after: int) -> None:
     """A waiter that is cancelled at any turn leaves no pin, also between the result and its own turn.
 
@@ -111,7 +112,7 @@ async def test_a_waiter_cancelled_in_the_turn_of_its_result(tmp_path: Path) -> N
         await rig.audit()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("part", "asked"),
     [
         (None, (0, PART)),
@@ -165,8 +166,8 @@ async def test_a_range_beyond_the_end_gets_the_size(tmp_path: Path) -> None:
 # --- I6: an invalidation during a lookup -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("before", range(30))
-@pytest.mark.parametrize("kind", ["purge", "prefix"])
+@each_row("before", range(30), few=10)
+@each_row("kind", ["purge", "prefix"])
 async def test_an_invalidated_lookup_is_not_kept(tmp_path: Path, before: int, kind: str) -> None:
     """After a purge at any turn of a lookup, its waiters get one whole version, later requests get the new one, and the
     old one is not kept (I1, I5, I6).
@@ -191,7 +192,7 @@ async def test_an_invalidated_lookup_is_not_kept(tmp_path: Path, before: int, ki
         assert len(rig.stored_files()) == 1
 
 
-@pytest.mark.parametrize("answer", ["body", "304", "404"])
+@each_row("answer", ["body", "304", "404"])
 async def test_the_result_of_an_invalidated_lookup_is_not_published(tmp_path: Path, answer: str) -> None:
     """The waiters of an invalidated lookup get its result, and no other request does (I6)."""
     async with Rig(tmp_path) as rig:
@@ -341,7 +342,7 @@ async def test_a_purge_forgets_a_404(tmp_path: Path) -> None:
         await rig.audit()
 
 
-@pytest.mark.parametrize("error", [AccessDenied("403"), OriginUnavailable("503"), OriginTimeout("slow")])
+@each_row("error", [AccessDenied("403"), OriginUnavailable("503"), OriginTimeout("slow")])
 async def test_other_errors_are_not_remembered(tmp_path: Path, error: Exception) -> None:
     """All present waiters get a 403, 5xx or timeout, and no later request does (I13)."""
     async with Rig(tmp_path) as rig:
@@ -625,8 +626,8 @@ async def test_a_soft_purge_revalidates(tmp_path: Path) -> None:
         await rig.audit()
 
 
-@pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("wants_body", [False, True])
+@each_row("soft", [False, True])
+@each_row("wants_body", [False, True])
 async def test_a_purge_survives_a_kill(tmp_path: Path, soft: bool, wants_body: bool) -> None:
     """After `kill -9` right after a purge, neither GET nor HEAD gets the purged version (I5, I27)."""
     async with Rig(tmp_path) as rig:
@@ -882,7 +883,7 @@ async def test_pressure_never_touches_what_is_read(tmp_path: Path) -> None:
         await rig.audit()
 
 
-@pytest.mark.parametrize("after", range(1, 12))
+@each_row("after", range(1, 12))
 async def test_an_eviction_outlives_its_caller(tmp_path: Path, after: int) -> None:
     """A part fetch that is cancelled while others are evicted for it leaves no entry half removed.
 
@@ -901,7 +902,7 @@ async def test_an_eviction_outlives_its_caller(tmp_path: Path, after: int) -> No
         assert len(rig.entries) == 1
 
 
-@pytest.mark.parametrize("after", range(12))
+@each_row("after", range(12))
 async def test_a_purge_outlives_its_caller(tmp_path: Path, after: int) -> None:
     """A purge that is cancelled at any turn completes what it began: file, descriptor and bytes (I12)."""
     async with Rig(tmp_path, seed=after) as rig:

@@ -2,10 +2,10 @@
 
 import itertools
 
-import pytest
 from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.cache.clock import JUMP_S, MAX_TIME, CacheClock
 
@@ -81,7 +81,7 @@ def test_set_back_between_two_runs() -> None:
     assert time.cache.ago(60) == NOON + DAY - 50
 
 
-@pytest.mark.parametrize("newest", [MAX_TIME * 2, 1e300, float("inf")])
+@each_row("newest", [MAX_TIME * 2, 1e300, float("inf")])
 def test_what_was_no_time(newest: float) -> None:
     """A stored time that no clock can show does not stop the cache's clock."""
     time = Time(newest=newest)

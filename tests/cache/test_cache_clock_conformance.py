@@ -7,6 +7,7 @@ import pytest
 from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.cache.clock import CacheClock, Clock
 
@@ -76,7 +77,7 @@ def test_times_in_the_past(make: Callable[[], Driven], passing: list[float], sec
     assert driven.clock.ago(seconds + more) <= driven.clock.ago(seconds) + PRECISION
 
 
-@pytest.mark.parametrize("make", CLOCKS)
+@each_row("make", CLOCKS)
 def test_what_was_read_is_found_again(make: Callable[[], Driven]) -> None:
     """The clock returns for a time in the past what it returned then."""
     driven = make()

@@ -11,6 +11,7 @@ from cache_harness import Rig, turns
 from fake_origin import BLOCK, FakeOrigin, content
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.cache.entries import entry_table
 from bucketfront.cache.entries.entry import ENTRY_BYTES
@@ -79,8 +80,8 @@ def test_ids(steps: list[tuple[bool, int]]) -> None:
     assert {number for number in range(3006) if number in found} == expected
 
 
-@pytest.mark.parametrize("is_killed", [False, True])
-@pytest.mark.parametrize("selected", SELECTIONS)
+@each_row("is_killed", [False, True])
+@each_row("selected", SELECTIONS)
 async def test_a_purge_is_complete_before_its_files_are_gone(tmp_path: Path, selected: str, is_killed: bool) -> None:
     """What a large purge removed is not served, also after a kill, and is charged as long as its files (I17, I27)."""
     async with Rig(tmp_path, hot_limit=0) as rig:
@@ -110,8 +111,8 @@ async def test_a_purge_is_complete_before_its_files_are_gone(tmp_path: Path, sel
         await again.audit()
 
 
-@pytest.mark.parametrize("is_flushed", [False, True])
-@pytest.mark.parametrize("is_killed", [False, True])
+@each_row("is_flushed", [False, True])
+@each_row("is_killed", [False, True])
 async def test_an_object_that_comes_back_before_its_old_file_is_gone(
     tmp_path: Path, is_flushed: bool, is_killed: bool
 ) -> None:

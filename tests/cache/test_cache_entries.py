@@ -13,6 +13,7 @@ from fake_origin import BLOCK, KEY
 from fakes import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import examples
 
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, Entry, EntryState
@@ -257,7 +258,7 @@ class Model:
                 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(40, 300), deadline=None)
 @given(actions)
 def test_entries_do_what_a_dict_would(work: list[tuple[str, int, int]]) -> None:
     """After any actions in any order the budget is the sum of the entries. Victims are the least recently used ones and

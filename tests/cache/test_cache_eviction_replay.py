@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rows import each_row
 
 # At the end of the path, because other modules of this folder have names that tests have as well.
 sys.path.append(str(Path(__file__).parents[2] / "bench"))
@@ -32,7 +33,7 @@ def limit_of(trace: Trace) -> int:
     return trace.footprint * PERCENT // 100
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@each_row("name", RECORDED)
 def test_our_policies_are_those_of_the_simulator(short: dict[str, Trace], name: str) -> None:
     """LRU without probation has the same hits as the simulator's, and S3-FIFO the same up to a hundredth."""
     trace = short[name]
@@ -42,7 +43,7 @@ def test_our_policies_are_those_of_the_simulator(short: dict[str, Trace], name: 
     assert abs(ours - s3_fifo) <= MAX_DIFFERENCE * len(trace.requests)
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@each_row("name", RECORDED)
 def test_the_recorded_hits_are_those_of_the_simulator(short: dict[str, Trace], name: str) -> None:
     """What is recorded of the simulator is what it does, where it is installed."""
     trace = short[name]
@@ -52,7 +53,7 @@ def test_the_recorded_hits_are_those_of_the_simulator(short: dict[str, Trace], n
     assert tuple(one.hits for one in found if one is not None) == RECORDED[name]
 
 
-@pytest.mark.parametrize("policy", [plain_lru, LruWithProbation, S3Fifo])
+@each_row("policy", [plain_lru, LruWithProbation, S3Fifo])
 def test_no_policy_has_more_hits_than_one_that_knows_the_future(short: dict[str, Trace], policy: PolicyFactory) -> None:
     """Belady's algorithm is a bound for objects of nearly one size, as those of a live stream are."""
     trace = short["HLS live"]

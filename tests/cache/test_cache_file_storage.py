@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from cache_harness import turns
 from fakes import FakeClock
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.cache.storage import file_storage as store_module
@@ -141,7 +142,7 @@ async def test_removing_leaves_open_readers_alone(tmp_path: Path) -> None:
         await store.close_file(file)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name", ["", "..", "../../../etc/passwd", "x" * 26, "0" * 25, "0" * 27, "0" * 24 + "/0", "0" * 24 + "..", "\0" * 26]
 )
 async def test_a_name_cannot_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
@@ -195,8 +196,8 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
         FileStorage(tmp_path / "file" / "cache", FakeClock()).open()
 
 
-@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o702])
-@pytest.mark.parametrize("part", ["", "objects"])
+@each_row("mode", [0o777, 0o1777, 0o770, 0o702])
+@each_row("part", ["", "objects"])
 def test_a_folder_that_others_may_write_to(tmp_path: Path, mode: int, part: str) -> None:
     """A folder into which another user may have put files is refused with the remedy, and stays as it is (I1)."""
     place = tmp_path / "cache" / part

@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 from cache_harness import PART, TURNS, Rig, fill_of, runs, turns
 from fake_origin import BLOCK, KEY, FakeOrigin, content
+from rows import each_row
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES
 from bucketfront.cache.fetch.body_stream import MAX_FAILURES
@@ -30,7 +31,7 @@ from bucketfront.http.ranges import Demand, FromTo, Span
 SIZE = 10 * BLOCK + 123
 
 
-@pytest.mark.parametrize("chunk", [61, BLOCK - 1, BLOCK, BLOCK + 1, 10 * BLOCK])
+@each_row("chunk", [61, BLOCK - 1, BLOCK, BLOCK + 1, 10 * BLOCK])
 async def test_any_chunk_size_gives_the_bytes_once(tmp_path: Path, chunk: int) -> None:
     """However the origin cuts its body, the object is read and written once, and the reader gets it (I2, I10)."""
     size = BLOCK + 100 if chunk < BLOCK - 1 else SIZE
@@ -45,7 +46,7 @@ async def test_any_chunk_size_gives_the_bytes_once(tmp_path: Path, chunk: int) -
         assert rig.entry().is_complete(BLOCK)
 
 
-@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, PART, PART + 1, 3 * PART - 1])
+@each_row("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, PART, PART + 1, 3 * PART - 1])
 async def test_every_size_is_filled_whole(tmp_path: Path, size: int) -> None:
     """Objects that end at, before and after the end of a block or part come whole, and are charged exactly (I17)."""
     async with Rig(tmp_path) as rig:
@@ -56,7 +57,7 @@ async def test_every_size_is_filled_whole(tmp_path: Path, size: int) -> None:
         assert runs(rig.origin.reads) == [(0, size)]
 
 
-@pytest.mark.parametrize("count", [2, 10, 50])
+@each_row("count", [2, 10, 50])
 async def test_many_readers_share_each_block(tmp_path: Path, count: int) -> None:
     """Readers at once, at different offsets, cause each block to be read once (I10)."""
     async with Rig(tmp_path) as rig:
@@ -205,7 +206,7 @@ async def test_a_response_is_adopted_for_missing_blocks_only(tmp_path: Path) -> 
         await rig.audit()
 
 
-@pytest.mark.parametrize(("start", "stop"), [(5, BLOCK), (BLOCK - 5, PART), (7, PART + 7), (2 * PART + 1, 3 * PART)])
+@each_row(("start", "stop"), [(5, BLOCK), (BLOCK - 5, PART), (7, PART + 7), (2 * PART + 1, 3 * PART)])
 async def test_a_short_closed_range_takes_two_requests_at_most(tmp_path: Path, start: int, stop: int) -> None:
     """A range of at most a part that ends before the object is fetched whole, with at most two requests (I10)."""
     async with Rig(tmp_path) as rig:
@@ -218,7 +219,7 @@ async def test_a_short_closed_range_takes_two_requests_at_most(tmp_path: Path, s
         assert len(rig.origin.requested) <= 2
 
 
-@pytest.mark.parametrize("count", [BLOCK // 2, 3 * BLOCK, 4 * PART, 30 * PART])
+@each_row("count", [BLOCK // 2, 3 * BLOCK, 4 * PART, 30 * PART])
 async def test_a_dropped_open_range_costs_little_more_than_was_read(tmp_path: Path, count: int) -> None:
     """A client that sends `bytes=N-` and leaves costs at most an eighth more than it read, and three blocks.
 
@@ -238,7 +239,7 @@ async def test_a_dropped_open_range_costs_little_more_than_was_read(tmp_path: Pa
         assert sent <= (offset - start) * 9 / 8 + 3 * BLOCK
 
 
-@pytest.mark.parametrize("length", [PART, 5 * BLOCK, 6 * BLOCK, 7 * BLOCK, 2 * PART, 40 * PART])
+@each_row("length", [PART, 5 * BLOCK, 6 * BLOCK, 7 * BLOCK, 2 * PART, 40 * PART])
 async def test_a_range_with_an_end_takes_whole_parts(tmp_path: Path, length: int) -> None:
     """A client that names the end of its range gets whole parts, and no short one that costs a round trip (I10)."""
     async with Rig(tmp_path) as rig:
@@ -249,7 +250,7 @@ async def test_a_range_with_an_end_takes_whole_parts(tmp_path: Path, length: int
         assert len(rig.origin.requested) <= max(1, 1.15 * length / PART)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("length", "workers", "is_last_open"),
     [
         (BLOCK // 4, 32, False),
@@ -262,7 +263,7 @@ async def test_a_range_with_an_end_takes_whole_parts(tmp_path: Path, length: int
         (8 * PART, 10, False),
     ],
 )
-@pytest.mark.parametrize("seed", range(3))
+@each_row("seed", range(3), few=1)
 async def test_a_download_in_ranges_side_by_side(
     tmp_path: Path, length: int, workers: int, is_last_open: bool, seed: int
 ) -> None:
@@ -528,8 +529,8 @@ async def test_read_ahead_takes_a_quarter_of_the_budget_at_most(tmp_path: Path) 
         await rig.audit()
 
 
-@pytest.mark.parametrize("rate", [1, 8])
-@pytest.mark.parametrize("count", [PART // 2, 20 * PART, 100 * PART])
+@each_row("rate", [1, 8])
+@each_row("count", [PART // 2, 20 * PART, 100 * PART])
 async def test_a_stopped_download_costs_a_quarter_more(tmp_path: Path, count: int, rate: int) -> None:
     """A client that leaves a download costs at most a quarter more than it read, or two parts."""
     async with Rig(tmp_path, after_disconnect="auto", parallel_parts=8) as rig:
@@ -632,7 +633,7 @@ async def test_the_index_is_not_given_up_for_another_reader(tmp_path: Path) -> N
         await rig.audit()
 
 
-@pytest.mark.parametrize("what", ["closed", "no room", "no index"])
+@each_row("what", ["closed", "no room", "no index"])
 async def test_the_index_is_left_alone(tmp_path: Path, what: str) -> None:
     """A reader of some bytes of the head causes no read-ahead at the tail.
 
@@ -652,7 +653,7 @@ async def test_the_index_is_left_alone(tmp_path: Path, what: str) -> None:
         assert max(stop for _, stop in rig.origin.requested) <= PART
 
 
-@pytest.mark.parametrize("cuts", [[1], [BLOCK], [BLOCK + 5], [5, BLOCK - 1, 2 * BLOCK + 1, SIZE - 1]])
+@each_row("cuts", [[1], [BLOCK], [BLOCK + 5], [5, BLOCK - 1, 2 * BLOCK + 1, SIZE - 1]])
 async def test_a_cut_body_costs_its_missing_bytes_only(tmp_path: Path, cuts: list[int]) -> None:
     """A body that ends early is continued where it ended, and the reader does not notice (I3, I11)."""
     async with Rig(tmp_path) as rig:
@@ -666,7 +667,7 @@ async def test_a_cut_body_costs_its_missing_bytes_only(tmp_path: Path, cuts: lis
         assert runs(rig.store.writes) == [(0, SIZE)]
 
 
-@pytest.mark.parametrize("error", [OriginUnavailable("503"), OriginTimeout("slow"), BodyTruncated("cut")])
+@each_row("error", [OriginUnavailable("503"), OriginTimeout("slow"), BodyTruncated("cut")])
 async def test_two_failures_in_a_row_are_not_noticed(tmp_path: Path, error: Exception) -> None:
     """A part fetch is retried while the origin fails fewer than MAX_FAILURES times in a row (I11)."""
     async with Rig(tmp_path) as rig:
@@ -768,7 +769,7 @@ async def test_a_reader_of_present_blocks_outlives_its_version(tmp_path: Path) -
         await rig.audit()
 
 
-@pytest.mark.parametrize("after", range(0, 120, 3))
+@each_row("after", range(0, 120, 3), few=14)
 async def test_a_reader_may_be_cancelled_anywhere(tmp_path: Path, after: int) -> None:
     """Cancelling one reader at any point changes nothing for the others and leaves no pin (I12)."""
     async with Rig(tmp_path, seed=after) as rig:
@@ -783,7 +784,7 @@ async def test_a_reader_may_be_cancelled_anywhere(tmp_path: Path, after: int) ->
         assert runs(rig.origin.reads) == [(0, SIZE)]
 
 
-@pytest.mark.parametrize(("policy", "blocks"), [("finish", 12), ("auto", 2), ("stop", 1)])
+@each_row(("policy", "blocks"), [("finish", 12), ("auto", 2), ("stop", 1)])
 async def test_a_fill_without_readers(tmp_path: Path, policy: Literal["finish", "stop", "auto"], blocks: int) -> None:
     """`finish` fetches what the reader wanted, `auto` the rest of the current block, `stop` no more.
 
@@ -974,7 +975,7 @@ async def test_a_rate_of_zero_is_a_rate(tmp_path: Path) -> None:
         assert await second == data[2 * PART + 3 * BLOCK :]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
+@each_row("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
 async def test_a_disk_that_fails_during_a_fill(tmp_path: Path, number: int) -> None:
     """Waiters get StoreError, and the right bytes from the origin (I16). A later fill is complete."""
     async with Rig(tmp_path) as rig:

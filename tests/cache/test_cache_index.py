@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import each_row, examples
 
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import PAGE_BLOCKS, Changes, Row
@@ -52,8 +53,8 @@ def flush(index: Index, changes: Changes) -> None:
     asyncio.run(index.flush(changes))
 
 
-@pytest.mark.parametrize("checksum", [None, ("crc64nvme", "AAAAAAAAAAA=")])
-@pytest.mark.parametrize("has_opaque_etag", [True, False])
+@each_row("checksum", [None, ("crc64nvme", "AAAAAAAAAAA=")])
+@each_row("has_opaque_etag", [True, False])
 def test_what_is_known_of_the_bytes_comes_back(
     tmp_path: Path, checksum: tuple[str, str] | None, has_opaque_etag: bool
 ) -> None:
@@ -83,7 +84,7 @@ def test_a_row_that_does_not_say_what_its_etag_is(tmp_path: Path) -> None:
         assert (found.metadata.checksum, found.metadata.content_md5) == (None, None)
 
 
-@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 600])
+@each_row("count", [0, 1, 255, 256, 257, 600])
 def test_an_entry_comes_back_as_it_was(tmp_path: Path, count: int) -> None:
     """Metadata, times, charge, blocks and checksums survive a restart, over however many pages the blocks reach."""
     blocks = [block for block in range(count) if block % 7 != 3]
@@ -154,8 +155,8 @@ LAST = "\U0010ffff"
 NAMES = ["a", "a/", "a/b", "a0", "b", "ü", "üa", "\u00fd", "\uffff", LAST, LAST + "a", LAST * 2, "a\u0001"]
 
 
-@pytest.mark.parametrize("prefix", ["", "a", "a/", "a/b", "ü", "\uffff", LAST, LAST * 2, "c", "a\u0001", "\x7f"])
-@pytest.mark.parametrize("page", [1, 3, 100])
+@each_row("prefix", ["", "a", "a/", "a/b", "ü", "\uffff", LAST, LAST * 2, "c", "a\u0001", "\x7f"])
+@each_row("page", [1, 3, 100])
 def test_a_prefix_finds_what_begins_with_it(tmp_path: Path, prefix: str, page: int) -> None:
     """Every key with the prefix is found once, whatever the code points, over however many pages."""
     with running(tmp_path) as index:
@@ -223,7 +224,7 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(12, 80), deadline=None)
 @given(operations)
 def test_totals_are_the_sums(work: list[tuple[str, int, int]]) -> None:
     """The bytes and entries that triggers count are the sums over the rows, after any changes and a restart."""

@@ -12,6 +12,7 @@ from cache_harness import PART, Rig, turns
 from fake_origin import BLOCK, KEY, FakeOrigin, content
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.cache.fetch import part_transfer
 from bucketfront.cache.fetch.integrity import MAX_OPAQUE, MAX_REMEMBERED, Integrity
@@ -37,7 +38,7 @@ def lying(*lies: bytes | None) -> FakeOrigin:
     return FakeOrigin(lies=deque(lies))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("algorithm", "value"),
     [
         ("crc32", "cbf43926"),
@@ -134,7 +135,7 @@ def test_when_it_is_not() -> None:
     assert len(integrity._misfits) == MAX_REMEMBERED
 
 
-@pytest.mark.parametrize("size", [1, 16 << 10, BLOCK + 1, PART - 1, PART, 3 * PART + 5])
+@each_row("size", [1, 16 << 10, BLOCK + 1, PART - 1, PART, 3 * PART + 5])
 async def test_wrong_bytes_are_not_served(tmp_path: Path, size: int) -> None:
     """Bytes that do not fit the ETag end as ContentMismatch before the last of them is readable, and are removed.
 

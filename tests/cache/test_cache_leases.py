@@ -7,6 +7,7 @@ from cache_harness import Rig, steady
 from fake_origin import BLOCK, KEY, content
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.entry_table import EntryTable
@@ -92,7 +93,7 @@ def _lose(entries: EntryTable, entry: Entry) -> None:
     entries.lose(entry, 0)
 
 
-@pytest.mark.parametrize("change", [_remove, _expire, _validate, _lose])
+@each_row("change", [_remove, _expire, _validate, _lose])
 async def test_revoked(tmp_path: Path, change: object) -> None:
     """Every change of an entry revokes its lease at once, and drops its body from memory (I5, I6, I15)."""
     async with Rig(tmp_path) as rig:

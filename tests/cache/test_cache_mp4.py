@@ -1,8 +1,8 @@
 """Where the index of an MP4 is, by its first bytes, for layouts that writers make (ISO/IEC 14496-12 section 4.2)."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.cache.fetch.mp4 import HEAD_BYTES, MAX_INDEX_BYTES, index_span
 from bucketfront.http.ranges import Span
@@ -25,7 +25,7 @@ FTYP = box(b"ftyp", 32)
 FREE = box(b"free", 8)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("head", "size", "span"),
     [
         # ffmpeg without faststart: ftyp, free, mdat, moov

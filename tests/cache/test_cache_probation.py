@@ -10,6 +10,7 @@ from cache_harness import Rig
 from fake_origin import BLOCK, content
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import examples
 from test_cache_entries import World, world
 
 from bucketfront.cache.entries import probation
@@ -364,7 +365,7 @@ actions = st.lists(
     ("factory", "make"), [(LruWithProbation, lambda: Model(1)), (S3Fifo, lambda: FifoModel(2))], ids=["lru", "s3-fifo"]
 )
 @given(script=actions)
-@settings(max_examples=25)
+@settings(max_examples=examples(8, 50))
 def test_victims_are_those_of_a_plain_model(
     factory: PolicyFactory, make: Callable[[], Model], script: list[tuple[str, int, int]]
 ) -> None:

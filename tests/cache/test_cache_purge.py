@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cache_harness import Rig, turns
 from fake_origin import BLOCK, KEY, content
+from rows import each_row
 
 from bucketfront.cache.entries.entry_table import PAGE_ENTRIES
 from bucketfront.cache.storage.folder import Folder
@@ -35,8 +36,8 @@ async def filled(rig: Rig, count: int) -> None:
     await rig.flusher.flush()
 
 
-@pytest.mark.parametrize("after", range(12))
-@pytest.mark.parametrize("soft", [False, True])
+@each_row("after", range(12), few=4)
+@each_row("soft", [False, True])
 async def test_what_is_read_while_a_prefix_is_purged(tmp_path: Path, after: int, soft: bool) -> None:
     """An entry that comes into memory at any turn of a purge of its prefix is purged as well (I27)."""
     async with Rig(tmp_path, hot_limit=2) as rig:
@@ -139,9 +140,9 @@ OVERLAPPING = {
 }
 
 
-@pytest.mark.parametrize("mode", PurgeMode)
-@pytest.mark.parametrize("hot_limit", [0, 3, 500])
-@pytest.mark.parametrize("wanted", OVERLAPPING.values(), ids=OVERLAPPING)
+@each_row("mode", PurgeMode)
+@each_row("hot_limit", [0, 3, 500])
+@each_row("wanted", OVERLAPPING.values(), ids=OVERLAPPING)
 async def test_each_object_counts_once(tmp_path: Path, mode: PurgeMode, hot_limit: int, wanted: PurgeSelection) -> None:
     """A purge counts each object once, in memory or not, also if several parts of its selection have it (I27)."""
     async with Rig(tmp_path, hot_limit=hot_limit) as rig:
@@ -173,8 +174,8 @@ async def test_a_count_changes_nothing(tmp_path: Path, hot_limit: int) -> None:
         assert rig.origin.gets + rig.origin.heads == before
 
 
-@pytest.mark.parametrize("wanted", [selection("p/0*"), selection(everything=True)], ids=["glob", "all"])
-@pytest.mark.parametrize("soft", [False, True])
+@each_row("wanted", [selection("p/0*"), selection(everything=True)], ids=["glob", "all"])
+@each_row("soft", [False, True])
 async def test_what_runs_during_a_purge_by_glob(tmp_path: Path, wanted: PurgeSelection, soft: bool) -> None:
     """A purge by glob or of all catches lookups that run, and remembered 404s (I5, I6)."""
     mode = PurgeMode.EXPIRE if soft else PurgeMode.REMOVE

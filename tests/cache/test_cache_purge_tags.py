@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cache_harness import Rig, turns
 from fake_origin import BLOCK, content
+from rows import each_row
 
 from bucketfront.cache.fetch.purged_tags import PurgedTags
 from bucketfront.cache.reader import Reader
@@ -44,7 +45,7 @@ async def purge(rig: Rig, *tags: str, mode: PurgeMode = PurgeMode.REMOVE) -> lis
     return sorted(int(each.key[2:]) for each in purged.sample)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "tags"),
     [
         ("a", {"a"}),
@@ -85,9 +86,9 @@ def test_purged_tags_are_bounded() -> None:
     assert len(purged) == 0
 
 
-@pytest.mark.parametrize("mode", PurgeMode)
-@pytest.mark.parametrize("hot_limit", [0, 1, 500])
-@pytest.mark.parametrize("is_flushed", [False, True])
+@each_row("mode", PurgeMode)
+@each_row("hot_limit", [0, 1, 500])
+@each_row("is_flushed", [False, True])
 async def test_objects_with_a_tag(tmp_path: Path, mode: PurgeMode, hot_limit: int, is_flushed: bool) -> None:
     """A purge by tag has each object with one of the tags once, in memory, on disk, or not flushed yet (I27)."""
     async with Rig(tmp_path, hot_limit=hot_limit) as rig:

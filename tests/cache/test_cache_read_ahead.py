@@ -1,8 +1,8 @@
 """Read-ahead: what an abandoned read costs, and how soon a steady one gets several parts."""
 
-import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.cache.fetch.read_ahead import ReadAhead, Window
 from bucketfront.cache.fetch.walk import MAX_STRETCHES, Walk, Walks
@@ -20,7 +20,7 @@ configurations = st.builds(
 )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("read", "is_starved", "size", "part"),
     [
         (0, True, 256 * KIB, 512 * KIB),
@@ -40,15 +40,14 @@ def test_a_careful_reader_with_the_usual_settings(read: int, is_starved: bool, s
     assert (window.size, window.part) == (size, part)
 
 
-@pytest.mark.parametrize(
-    ("read", "size"), [(0, 8 * MIB), (64 * MIB, 8 * MIB), (128 * MIB, 24 * MIB), (1 << 40, 56 * MIB)]
-)
+@each_row(("read", "size"), [(0, 8 * MIB), (64 * MIB, 8 * MIB), (128 * MIB, 24 * MIB), (1 << 40, 56 * MIB)])
 def test_an_eager_reader_with_the_usual_settings(read: int, size: int) -> None:
     """A reader of a whole object gets whole parts, and a quarter of what it read ahead of it, or two parts."""
     window = USUAL.window(read, is_eager=True)
     assert (window.size, window.part) == (size, 8 * MIB)
 
 
+@example(ReadAhead(64 * KIB, 2 * MIB, 4, 0), 15 * 256 * KIB, False)  # a part that is just more than small
 @given(configurations, st.integers(1, 1 << 44), st.booleans())
 def test_what_a_careful_reader_leaves_behind(read_ahead: ReadAhead, read: int, is_starved: bool) -> None:
     """Its window is an eighth of what it read, a quarter if it waits for more, and small parts. It has a limit."""
@@ -77,7 +76,7 @@ def test_what_a_walk_leaves_behind(read_ahead: ReadAhead, length: int, is_parall
     assert window.size + window.part <= max(min(share, read_ahead.limit), small)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("present", "missing", "is_worth_it"),
     [(55, 45, False), (88, 12, False), (89, 11, True), (100, 0, True), (1000, 101, False), (1000, 100, True)],
 )
@@ -119,7 +118,7 @@ SIZE = 1 << 31
 NO_WALK = Walk(0, SIZE)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("demand", "span", "keeps_ends", "is_eager"),
     [
         (Demand.WHOLE, Span(0, SIZE), False, True),
@@ -151,7 +150,7 @@ def test_the_last_range_of_a_row_is_a_promise() -> None:
     assert not USUAL.is_eager(Demand.BOUNDED, span, SIZE, Walk(49 * MIB, SIZE), keeps_ends=True)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("length", "is_parallel", "size", "part"),
     [
         (0, False, 0, 0),
@@ -189,7 +188,7 @@ def test_ranges_that_continue_each_other_are_a_walk() -> None:
         assert join(500, 800) == (500, 1200), "no longer by repetition"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("other", "is_parallel"),
     [(Span(0, 500), True), (Span(900, 1000), True), (Span(0, 400), False), (Span(500, 900), False)],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cache_harness import Rig, turns
 from fake_origin import BLOCK, KEY, content
+from rows import each_row
 
 from bucketfront.cache.storage.file_storage import FAILURE_PAUSE_S, FileStorage
 from bucketfront.cache.storage.index import Index
@@ -38,8 +39,8 @@ COLUMNS = [
 ]
 
 
-@pytest.mark.parametrize("column", COLUMNS)
-@pytest.mark.parametrize("value", ["text", b"\xff\x00", -1.5])
+@each_row("column", COLUMNS)
+@each_row("value", ["text", b"\xff\x00", -1.5])
 async def test_a_row_with_a_damaged_column(tmp_path: Path, column: str, value: object) -> None:
     """A value that no run has written costs its entry at most: the start succeeds, and all bytes are right (I15)."""
     async with Rig(tmp_path) as rig:
@@ -60,8 +61,8 @@ async def test_a_row_with_a_damaged_column(tmp_path: Path, column: str, value: o
         await again.housekeeper.step()
 
 
-@pytest.mark.parametrize("lost", ["", "objects", "index.db"])
-@pytest.mark.parametrize("hot_limit", [64, 0])
+@each_row("lost", ["", "objects", "index.db"])
+@each_row("hot_limit", [64, 0])
 async def test_a_folder_deleted_under_the_cache(tmp_path: Path, lost: str, hot_limit: int) -> None:
     """The housekeeper begins again if the folder, its objects or its index was deleted. Objects are fetched and kept
     again, readers go on, and no byte stays charged (I16, I17).
@@ -183,9 +184,9 @@ async def test_a_file_that_cannot_be_synced_is_discarded(tmp_path: Path, monkeyp
         await rig.audit()
 
 
-@pytest.mark.parametrize("is_durable", [False, True])
-@pytest.mark.parametrize("is_clean", [False, True])
-@pytest.mark.parametrize("has_rebooted", [False, True])
+@each_row("is_durable", [False, True])
+@each_row("is_clean", [False, True])
+@each_row("has_rebooted", [False, True])
 async def test_what_a_run_trusts_of_the_last_one(
     tmp_path: Path, *, is_durable: bool, is_clean: bool, has_rebooted: bool
 ) -> None:

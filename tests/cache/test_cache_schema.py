@@ -5,6 +5,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from rows import each_row
 
 from bucketfront.cache.storage import schema
 from bucketfront.cache.storage.index import Index
@@ -51,7 +52,7 @@ def next_schema(monkeypatch: pytest.MonkeyPatch, step: str) -> int:
     return current
 
 
-@pytest.mark.parametrize("released", sorted(RELEASED))
+@each_row("released", sorted(RELEASED))
 async def test_each_released_schema_is_migrated(tmp_path: Path, released: int) -> None:
     """The folder of each release opens, and its entries are found."""
     with closing(sqlite3.connect(tmp_path / "index.db")) as database:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from cache_harness import Rig, turns
 from fake_origin import BLOCK, KEY, content
+from rows import each_row
 
 from bucketfront.cache.scrubber import FILE_COST_BYTES, READ_RATE
 from bucketfront.keys import ObjectKey
@@ -27,8 +28,8 @@ def swap(path: Path, other: Path) -> None:
     other.write_bytes(first)
 
 
-@pytest.mark.parametrize("is_hot", [False, True])
-@pytest.mark.parametrize(
+@each_row("is_hot", [False, True])
+@each_row(
     ("harm", "corrupt"),
     [
         (lambda path, _: flip(path, 2 * BLOCK + 5), 1),

@@ -1,6 +1,7 @@
 """The states of an entry, a lookup and a part fetch, and the tables in the docstrings of their modules."""
 
 import pytest
+from rows import each_row
 
 from bucketfront.cache.entries import entry
 from bucketfront.cache.entries.entry import Entry, EntryState
@@ -41,7 +42,7 @@ def test_the_table_of_entries_is_the_documented_one() -> None:
     assert rows(entry.__doc__, [state.name for state in EntryState]) == found
 
 
-@pytest.mark.parametrize("state", EntryState, ids=lambda state: state.name)
+@each_row("state", EntryState, ids=lambda state: state.name)
 def test_no_removed_entry_is_published(state: EntryState) -> None:
     """An entry that lookups do not find any more never comes back (I6)."""
     subject = Entry(1, ObjectKey("b", "k"), Metadata('"1"', 1), Freshness(1.0), 0.0, 0)
@@ -57,14 +58,14 @@ def test_no_removed_entry_is_published(state: EntryState) -> None:
             subject.become(EntryState.PUBLISHED)
 
 
-@pytest.mark.parametrize("state", LookupState, ids=lambda state: state.name)
+@each_row("state", LookupState, ids=lambda state: state.name)
 def test_only_a_shared_lookup_publishes(state: LookupState) -> None:
     """No other state publishes what a lookup found, be it a version or a 404 (I6)."""
     for found in (None, Metadata('"1"', 1)):
         assert Lookup(state).may_publish(found) == (state is LookupState.SHARED)
 
 
-@pytest.mark.parametrize("state", PartState, ids=lambda state: state.name)
+@each_row("state", PartState, ids=lambda state: state.name)
 def test_every_part_can_end_once(state: PartState) -> None:
     """A part fetch may be cancelled in any state, and does not end twice."""
     fetch = PartFetch(0, 1, 0, 0, state=state)

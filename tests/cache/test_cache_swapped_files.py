@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cache_harness import Rig, turns
 from fake_origin import BLOCK, KEY, content
+from rows import each_row
 
 from bucketfront.cache.storage.file_storage import punch
 from bucketfront.cache.storage.storage import StoredFile
@@ -147,8 +148,8 @@ def file_of(rig: Rig, key: ObjectKey = KEY) -> Path:
     return next(rig.stored_files()[row["file"]] for row in rig.rows() if row["key"] == key.key.encode())
 
 
-@pytest.mark.parametrize("start", [0, SIZE - 1], ids=["whole", "tail"])
-@pytest.mark.parametrize("harm", HARMS)
+@each_row("start", [0, SIZE - 1], ids=["whole", "tail"])
+@each_row("harm", HARMS)
 async def test_a_file_that_was_changed_between_two_runs(tmp_path: Path, harm: Harm, start: int) -> None:
     """After a clean stop, a file that another process swapped or changed harms no response: the right bytes come, the
     disk counts as sound, and the next request is a hit (I14, I15).
@@ -188,7 +189,7 @@ async def test_what_a_link_leads_to_is_left_alone(tmp_path: Path, harm: Harm) ->
     assert (aside / "target").stat().st_nlink == 1
 
 
-@pytest.mark.parametrize("harm", [harm for harm in HARMS if harm not in (swapped, linked_to_each_other)])
+@each_row("harm", [harm for harm in HARMS if harm not in (swapped, linked_to_each_other)])
 async def test_verify_finds_the_same_files(tmp_path: Path, harm: Harm) -> None:
     """`bucketfront verify` waits for no pipe, follows no link, and reports the file."""
     aside = tmp_path / "aside"

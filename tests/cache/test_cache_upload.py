@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cache_harness import Rig, turns
 from fake_origin import BLOCK, KEY, FakeOrigin, content
+from rows import each_row
 
 from bucketfront.cache.entries.entry import ENTRY_BYTES
 from bucketfront.cache.storage.blocks import ALLOCATION_UNIT
@@ -38,8 +39,8 @@ def on_disk(rig: Rig) -> int:
     return sum(path.stat().st_blocks * 512 for path in rig.stored_files().values())
 
 
-@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 77])
-@pytest.mark.parametrize("is_known", [True, False])
+@each_row("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 77])
+@each_row("is_known", [True, False])
 async def test_it_becomes_the_entry(tmp_path: Path, size: int, is_known: bool) -> None:
     """One HEAD makes it the entry, with the bytes, metadata, charges and index rows of a fill (I4, I17)."""
     async with Rig(tmp_path) as rig:
@@ -92,7 +93,7 @@ async def test_an_unclean_stop(tmp_path: Path) -> None:
         assert rig.origin.reads == [(BLOCK, 2 * BLOCK)]
 
 
-@pytest.mark.parametrize("start", [0, 1, BLOCK, BLOCK + 5])
+@each_row("start", [0, 1, BLOCK, BLOCK + 5])
 async def test_reading_back(tmp_path: Path, start: int) -> None:
     """Any stretch can be read any number of times, also while the body is still written."""
     async with Rig(tmp_path) as rig:
@@ -211,7 +212,7 @@ async def test_room_is_made_by_eviction(tmp_path: Path) -> None:
         await rig.audit()
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+@each_row("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
 async def test_a_disk_that_fails(tmp_path: Path, number: int) -> None:
     """The write that fails raises StoreError, and so do all later ones.
 
@@ -397,7 +398,7 @@ class Race:
         self.put(self.made())
 
 
-@pytest.mark.parametrize("seed", range(100))
+@each_row("seed", range(100), few=16)
 async def test_writes_and_fills_race(tmp_path: Path, seed: int) -> None:
     """In any order of events, a read after a write gets that version or a later one, whole, and so does the cache (I1,
     I5, I6, I9).

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cache_harness import Rig, turns
 from fake_origin import BLOCK, content
+from rows import each_row
 
 from bucketfront.cache.storage import verification
 from bucketfront.cache.storage.verification import Damage, Report, verify
@@ -67,7 +68,7 @@ CASES: list[tuple[Callable[[Path], None], list[tuple[Damage, str, tuple[int, ...
 ]
 
 
-@pytest.mark.parametrize(("harm", "expected"), CASES, ids=["sound", "rot", "cut", "gone", "orphan", "miscounted"])
+@each_row(("harm", "expected"), CASES, ids=["sound", "rot", "cut", "gone", "orphan", "miscounted"])
 async def test_damage_is_found_and_put_right(
     tmp_path: Path, harm: Callable[[Path], None], expected: list[tuple[Damage, str, tuple[int, ...]]]
 ) -> None:

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import chaos_content as content
-import pytest
 from chaos_content import Finding
 from chaos_origin import Change
 from history import Record, violations
+from rows import each_row
 
 KEY = "o"
 SIZE = 1000
@@ -79,7 +79,7 @@ def test_a_clean_history_passes() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("finding", "rule"),
     [
         (Finding((1, 2)), "I1"),

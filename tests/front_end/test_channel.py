@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront import descriptor_channel
 from bucketfront.front_end.channel import MAX_MESSAGE_BYTES, Channel, channel_pair
@@ -115,7 +116,7 @@ async def test_the_loss_of_an_end_is_noticed_once() -> None:
         assert (first.losses, first.messages, first.channel.is_open) == (1, [], False)
 
 
-@pytest.mark.parametrize("octets", [b"\xff", b"\x01", b"\x01\x00\x00\x00\x04oops", bytes(9)])
+@each_row("octets", [b"\xff", b"\x01", b"\x01\x00\x00\x00\x04oops", bytes(9)])
 async def test_nonsense_ends_the_channel(octets: bytes) -> None:
     """A datagram that is no message ends the channel, as if the other end were gone."""
     ours, theirs = channel_pair()

@@ -6,6 +6,7 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import aws_chunked
 from bucketfront.http.aws_chunked import MAX_LINE_BYTES, MAX_REST_BYTES, AwsChunked, BadChunks, ChunkDecoder
@@ -44,7 +45,7 @@ def test_every_cut_gives_the_object(chunks: list[bytes], step: int, signature: b
     assert decoded(framed(*chunks, signature=signature, rest=rest), framing, step) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     "rest",
     [
         b"x-amz-checksum-crc32:%s\r\n\r\n",
@@ -59,7 +60,7 @@ def test_forms_of_the_rest(rest: bytes) -> None:
     assert decoded(framed(b"data", rest=rest % crc32(b"data")), framing, 1000)[0] == b"data"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         b"",
@@ -85,23 +86,21 @@ def test_forms_of_the_rest(rest: bytes) -> None:
         b"fffffffffffffffff\r\ndata\r\n0\r\n\r\n",
     ],
 )
-@pytest.mark.parametrize("step", [1, 10_000])
+@each_row("step", [1, 10_000])
 def test_malformed(body: bytes, step: int) -> None:
     """A body that is cut, that lies about a size, or has another length than declared is no object (I8, I24)."""
     with pytest.raises(BadChunks):
         decoded(body, AwsChunked(4), step)
 
 
-@pytest.mark.parametrize(
-    "rest", [b"\r\n", b"x-amz-checksum-crc32:AA==\r\n\r\n", b"x-amz-checksum-crc32c:AAAAAA==\r\n\r\n"]
-)
+@each_row("rest", [b"\r\n", b"x-amz-checksum-crc32:AA==\r\n\r\n", b"x-amz-checksum-crc32c:AAAAAA==\r\n\r\n"])
 def test_an_announced_checksum_is_required(rest: bytes) -> None:
     """A checksum that the head announces may neither be missing nor malformed."""
     with pytest.raises(BadChunks, match="crc32"):
         decoded(framed(b"data", rest=rest + b"\r\n"), AwsChunked(4, ("crc32",)), 1000)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "rest",
     [
         b"x-amz-checksum-crc32:rfPzYw==\r\nx-amz-checksum-sha256:AAAA\r\n",
@@ -127,7 +126,7 @@ def test_is_total(body: bytes, step: int) -> None:
     assert len(found) < len(body)
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.0", "0x10", "1" * 20, " 1", "\u0661"])
+@each_row("text", ["", "-1", "1.0", "0x10", "1" * 20, " 1", "\u0661"])
 def test_malformed_lengths(text: str) -> None:
     """A length is a decimal number."""
     with pytest.raises(BadChunks):

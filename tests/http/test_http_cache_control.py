@@ -5,6 +5,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import cache_control, surrogate_control
 from bucketfront.http.cache_control import MAX_SECONDS, CacheControl
@@ -12,7 +13,7 @@ from bucketfront.http.cache_control import MAX_SECONDS, CacheControl
 NOTHING = CacheControl()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [
         pytest.param(None, NOTHING, id="absent"),
@@ -104,7 +105,7 @@ def test_nothing_before_it_hides_a_restriction(noise: str, quote: str, more: str
     assert getattr(parsed, directive.replace("-", "_"))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [
         pytest.param(None, None, id="absent"),
@@ -230,7 +231,7 @@ def test_targeted_is_total(value: str) -> None:
     assert all(age is None or 0 <= age <= MAX_SECONDS for age in ages)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "expected"),
     [
         pytest.param(None, None, id="absent"),
@@ -279,10 +280,8 @@ def test_surrogate_is_total(value: str) -> None:
     assert all(age is None or 0 <= age <= MAX_SECONDS for age in ages)
 
 
-@pytest.mark.parametrize(
-    "piece", ['a="', '\\"', '"\\', "a;", "a=(1 ", "a=1;b ", "a=:", "0", ",", " ", "a, ", "1.", "max-age=1+"]
-)
-@pytest.mark.parametrize("tail", ["", "\x00", '"'])
+@each_row("piece", ['a="', '\\"', '"\\', "a;", "a=(1 ", "a=1;b ", "a=:", "0", ",", " ", "a, ", "1.", "max-age=1+"])
+@each_row("tail", ["", "\x00", '"'])
 def test_parsing_takes_time_in_proportion_to_the_text(piece: str, tail: str) -> None:
     """I22: no text, however it repeats, is looked at again and again: much of it ends at once."""
     text = f'a="{piece * (200_000 // len(piece))}{tail}'

@@ -2,14 +2,14 @@
 
 import re
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "text"),
     [
         (CacheStatus(), "bucketfront; hit"),

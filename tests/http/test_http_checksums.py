@@ -5,6 +5,7 @@ import base64
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import checksums
 from bucketfront.http.body_checksums import BodyChecksums, ChecksumMismatch
@@ -19,13 +20,13 @@ def digest(algorithm: str, data: bytes) -> Digest:
     return Digest(algorithm, state.digest())
 
 
-@pytest.mark.parametrize("algorithm", sorted(checksums.ALGORITHMS))
+@each_row("algorithm", sorted(checksums.ALGORITHMS))
 def test_length(algorithm: str) -> None:
     """Each value has the length of its algorithm."""
     assert len(checksums.hasher(algorithm).digest()) == checksums.size_of(algorithm)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("algorithm", "value"),
     [
         ("crc32", "DUoRhQ=="),

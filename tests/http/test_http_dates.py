@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import dates
 
@@ -12,7 +13,7 @@ SAMPLE = 784111777.0  # the RFC's own example, Sun, 06 Nov 1994 08:49:37 GMT
 IN_1994 = 785_000_000.0
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "epoch"),
     [
         pytest.param("Sun, 06 Nov 1994 08:49:37 GMT", SAMPLE, id="IMF-fixdate"),
@@ -31,7 +32,7 @@ def test_parses_the_three_forms(text: str, epoch: float) -> None:
     assert dates.parse(text, IN_1994) == epoch
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "",
@@ -70,7 +71,7 @@ def test_refuses_what_only_resembles_a_date(text: str) -> None:
     assert dates.parse(text, IN_1994) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("now", "text", "expected"),
     [
         ("2026-11-23T00:00:00", "Sunday, 06-Nov-94 08:49:37 GMT", "1994-11-06T08:49:37"),
@@ -88,7 +89,7 @@ def test_two_digit_year_lies_at_most_fifty_years_ahead(now: str, text: str, expe
     assert dates.parse(text, clock) == datetime.fromisoformat(expected).replace(tzinfo=UTC).timestamp()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("epoch", "text"),
     [
         (SAMPLE, "Sun, 06 Nov 1994 08:49:37 GMT"),

@@ -5,6 +5,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import delete_objects
 from bucketfront.http.delete_objects import DeleteFailure, DeleteRequest, MalformedXml, NamedObject
@@ -20,7 +21,7 @@ def parsed(body: bytes, piece: int = PIECE) -> DeleteRequest:
     return parser.close()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "expected"),
     [
         ("<Delete><Object><Key>a</Key></Object></Delete>", DeleteRequest((NamedObject("a"),), quiet=False)),
@@ -51,7 +52,7 @@ def test_requests(body: str, expected: DeleteRequest) -> None:
 ONE = "<Object><Key>a</Key></Object>"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         "",
@@ -97,7 +98,7 @@ def test_a_large_tag_is_refused_while_it_comes() -> None:
         parser.feed(b'a="" ' * 200)
 
 
-@pytest.mark.parametrize("piece", [1, 7, 1000])
+@each_row("piece", [1, 7, 1000])
 def test_pieces(piece: int) -> None:
     """Where the document is cut changes nothing."""
     body = f"<Delete {XMLNS}><Object><Key>ü&amp;\r\n{'k' * 5000}</Key></Object>{ONE * 99}</Delete>".encode()

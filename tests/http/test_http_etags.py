@@ -1,8 +1,8 @@
 """Entity tags: RFC 9110 section 8.8.3."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import etags
 from bucketfront.http.etags import ANY, ETag
@@ -11,7 +11,7 @@ OPAQUE = st.text("!#[]\\,*/ab\x7e\x80\u00e9\udcff", max_size=6).map('"{}"'.forma
 TAG = st.builds(ETag, OPAQUE, weak=st.booleans())
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "tag"),
     [
         ('"xyzzy"', ETag('"xyzzy"')),
@@ -39,7 +39,7 @@ def test_parses_one_tag(text: str, tag: ETag | None) -> None:
     assert etags.parse(text) == tag
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "expected"),
     [
         ("*", ANY),
@@ -67,7 +67,7 @@ def test_parses_a_list(header: str, expected: object) -> None:
     assert etags.parse_list(header) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("one", "other", "strong", "weak"),
     [
         ('W/"1"', 'W/"1"', False, True),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import dates
 from bucketfront.http.cache_control import MAX_SECONDS
@@ -28,7 +29,7 @@ def fresh(cache_control: str | None = None, expires: str | None = None, age: int
     return policy(of({name: value for name, value in sent.items() if value is not None}, age), DEFAULTS, NOW)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("cache_control", "expires", "age", "ttl"),
     [
         pytest.param(None, None, 0, DEFAULT, id="no lifetime: the default"),
@@ -56,7 +57,7 @@ def test_ttl(cache_control: str | None, expires: str | None, age: int, ttl: floa
     assert fresh(cache_control, expires, age).ttl == ttl
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("date", "age", "ttl"),
     [
         pytest.param(0, 0, 3600, id="the clocks agree"),
@@ -78,7 +79,7 @@ def test_expires_counts_by_the_clock_of_the_origin(date: int | None, age: int, t
     assert policy(metadata, DEFAULTS, NOW).ttl == ttl
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("cache_control", "while_revalidate", "if_error", "outage", "must_revalidate"),
     [
         pytest.param(None, SWR, SIE, OUTAGE, False, id="the configured windows"),
@@ -106,7 +107,7 @@ def test_stale_windows(
     assert found.storable
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("headers", "age", "default_ttl", "window"),
     [
         ({}, 0, 300.0, 60),
@@ -142,8 +143,8 @@ NOT_STORABLE = Freshness(
 )
 
 
-@pytest.mark.parametrize("immutable", [False, True])
-@pytest.mark.parametrize("cache_control", ["no-store", "private", "max-age=60, private", 'private="x", no-store'])
+@each_row("immutable", [False, True])
+@each_row("cache_control", ["no-store", "private", "max-age=60, private", 'private="x", no-store'])
 def test_what_must_not_be_stored(cache_control: str, *, immutable: bool) -> None:
     """RFC 9111 section 3: no-store and private keep a response out of the cache, also one of a named version."""
     metadata = of({"Cache-Control": cache_control, "Expires": IN_AN_HOUR})
@@ -157,7 +158,7 @@ def test_a_rule_forbids_to_store(*, immutable: bool) -> None:
     assert policy(metadata, DEFAULTS, NOW, cache=False, immutable=immutable) == NOT_STORABLE
 
 
-@pytest.mark.parametrize(
+@each_row(
     "headers",
     [{}, {"Cache-Control": "max-age=0"}, {"Cache-Control": "no-cache"}, {"Expires": AN_HOUR_AGO}, {CDN: "max-age=1"}],
 )
@@ -167,7 +168,7 @@ def test_a_pinned_version_stays_fresh(headers: dict[str, str]) -> None:
     assert (found.ttl, found.storable) == (MAX_SECONDS, True)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("headers", "ttl"),
     [
         pytest.param({CDN: "max-age=7", "Cache-Control": "max-age=60"}, 7, id="RFC 9213 2.2: before Cache-Control"),
@@ -206,7 +207,7 @@ def test_age_is_taken_off_targeted_lifetimes() -> None:
     assert policy(of({SURROGATE: "max-age=60"}, age=20), DEFAULTS, NOW).ttl == 40
 
 
-@pytest.mark.parametrize(
+@each_row(
     "headers",
     [
         pytest.param({CDN: "no-store, max-age=60"}, id="RFC 9213 2.2: no-store before max-age"),

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import key_template
 from bucketfront.http.key_template import BadTemplate, KeyTemplate
@@ -10,7 +11,7 @@ from bucketfront.http.key_template import BadTemplate, KeyTemplate
 NOW = 1_793_000_000.0  # 2026-10-26 in UTC
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("template", "filename", "key"),
     [
         ("{ulid}", None, "U"),
@@ -33,7 +34,7 @@ def test_keys(template: str, filename: str | None, key: str) -> None:
     assert KeyTemplate(template).key(NOW, "U", filename) == key
 
 
-@pytest.mark.parametrize(
+@each_row(
     "template",
     ["", "x", "{date}", "{ext}", "{ulid", "ulid}", "{ULID}", "{ulid}{}", "{{ulid}}", "/{ulid}", "../{ulid}",
      "a/./{ulid}", "{ulid}/..", "{ulid}/{ext}.", "{ulid}\n", "{ulid}\0", "\u202e{ulid}"],
@@ -44,7 +45,7 @@ def test_templates_that_make_no_key(template: str) -> None:
         KeyTemplate(template)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("filename", "cleaned"),
     [
         ("photo.jpg", "photo.jpg"),
@@ -76,7 +77,7 @@ def test_no_name_leads_out_of_the_folder(filename: str, template: str) -> None:
     assert not any(ord(character) < 32 for character in key)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "resolved"),
     [
         ("/a/b/c/./../../g", "/a/g"),  # RFC 3986 section 5.2.4

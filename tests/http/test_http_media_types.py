@@ -2,14 +2,14 @@
 
 import re
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import media_types
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "expected"),
     [
         # Players: RFC 8216 section 10, ISO/IEC 23009-1, ISO/IEC 23000-19, RFC 3555, RFC 4337
@@ -100,7 +100,7 @@ def test_types(name: str, expected: str | None) -> None:
     assert media_types.of(name) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("names", "expected"),
     [
         ("js mjs css html json map xml svg txt md csv webmanifest vtt srt ttml gltf yaml", True),
@@ -132,7 +132,7 @@ def test_a_type_set_on_purpose_is_not_generic() -> None:
     assert frozenset({"binary/octet-stream"}) == media_types.GENERIC
 
 
-@pytest.mark.parametrize("content_type", ["text/html", "Text/HTML;charset=utf-8", "text/html ; a=b; c"])
+@each_row("content_type", ["text/html", "Text/HTML;charset=utf-8", "text/html ; a=b; c"])
 def test_essence(content_type: str) -> None:
     """Types compare without parameters, in any case (MIME sniffing standard, section 2)."""
     assert media_types.essence(content_type) == "text/html"
@@ -146,7 +146,7 @@ def test_is_total(name: str) -> None:
     assert found is not None or not media_types.is_compressible(name)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("content_type", "is_active"),
     [
         ("text/html", True),
@@ -199,13 +199,13 @@ def test_active_or_read_alike(value: str) -> None:
         assert "," not in re.sub(r'"(?:[^"\\]|\\.)*"', "", value, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("value", ["a/b" + ";" * 100_000 + ",", 'a/b;"' + "\\" * 100_001, "a/b;" + '""' * 50_000 + '"'])
+@each_row("value", ["a/b" + ";" * 100_000 + ",", 'a/b;"' + "\\" * 100_001, "a/b;" + '""' * 50_000 + '"'])
 def test_active_types_cost_linear_time(value: str) -> None:
     """A long value is read once."""
     assert media_types.is_active(value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("content_type", "listed"),
     [("text/html", True), ("Text/HTML;a", True), ("image/svg+xml", True), ("image/png", True), ("text/xml", False)],
 )

@@ -5,6 +5,7 @@ from itertools import groupby
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import multipart_form
 from bucketfront.http.multipart_form import END, BadForm, Event, FormParser, Part
@@ -35,7 +36,7 @@ def read(body: bytes, step: int = 1 << 20) -> list[Event]:
     return joined
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 7, 64, 1 << 20])
+@each_row("step", [1, 2, 3, 7, 64, 1 << 20])
 def test_a_form(step: int) -> None:
     """Fields and files come out as they were, however the bytes arrive; what stands around the parts means nothing."""
     body = b"preamble\r\n" + form(
@@ -61,7 +62,7 @@ def test_a_part_without_content_and_without_its_line_break() -> None:
     assert read(body) == [Part("a", None), END]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("written", "filename"),
     [
         ('"a.txt"', "a.txt"),
@@ -83,7 +84,7 @@ def test_file_names(written: str, filename: str) -> None:
 HEAD = b'\r\nContent-Disposition: form-data; name="a"'
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         b"",
@@ -107,14 +108,14 @@ HEAD = b'\r\nContent-Disposition: form-data; name="a"'
         form(*[part("a", b"")] * 1001),
     ],
 )
-@pytest.mark.parametrize("step", [1, 1 << 20])
+@each_row("step", [1, 1 << 20])
 def test_no_form(body: bytes, step: int) -> None:
     """What is malformed or ends in the middle is refused, at the latest at its end (I8)."""
     with pytest.raises(BadForm):
         read(body, step)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("content_type", "boundary"),
     [
         ("multipart/form-data; boundary=abc", "abc"),
@@ -176,8 +177,8 @@ COLONS = "".join(f"a{number}: b\r\n" for number in range(multipart_form.MAX_HEAD
 PARAMETERS = "".join(f"; a{number}=b" for number in range(multipart_form.MAX_PARAMETERS + 1))
 
 
-@pytest.mark.parametrize("step", [1, 7, 1 << 20])
-@pytest.mark.parametrize("head", ["; filename=x\r\n" + COLONS[:-2], PARAMETERS])
+@each_row("step", [1, 7, 1 << 20])
+@each_row("head", ["; filename=x\r\n" + COLONS[:-2], PARAMETERS])
 def test_the_head_of_a_part_has_a_bound(head: str, step: int) -> None:
     """A part with many headers or parameters is refused, however the bytes arrive (I22)."""
     with pytest.raises(BadForm):

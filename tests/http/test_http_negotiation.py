@@ -5,13 +5,14 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import negotiation
 
 ALL = ("br", "zstd", "gzip")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "offered", "expected"),
     [
         # What clients send
@@ -125,7 +126,7 @@ def test_what_is_refused_is_never_chosen(before: str, after: str) -> None:
     assert negotiation.coding(f"{before},gzip;q=0,{after}", ("gzip",)) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "expected"),
     [
         # Browsers that go to a page

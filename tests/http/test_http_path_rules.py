@@ -6,12 +6,13 @@ from dataclasses import asdict
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http.glob import Glob
 from bucketfront.http.path_rules import MEDIA_RULES, REMEMBERED_PATHS, Rules, Ruling
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pattern", "matching", "other"),
     [
         ("*.m3u8", ["/a.m3u8", "/live/x/a.m3u8", "a.m3u8", "/.m3u8"], ["/a.m3u8/b", "/a.m3u", "/a.M3U8"]),
@@ -88,7 +89,7 @@ RULES = Rules(
 )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "expected"),
     [
         pytest.param("/live/a.m3u8", Ruling(ttl=1.0, negative_ttl=0.0), id="one rule adds what another leaves open"),
@@ -163,7 +164,7 @@ PLAYLIST = Ruling(ttl=2.0, negative_ttl=1.0, stale_while_revalidate=0.0)
 SEGMENT = Ruling(ttl=86400.0, negative_ttl=1.0)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("path", "expected"),
     [
         pytest.param("/live/index.m3u8", PLAYLIST, id="RFC 8216 section 4: a playlist"),

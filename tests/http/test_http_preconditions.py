@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import dates, preconditions
 from bucketfront.http.metadata import Metadata
@@ -19,7 +20,7 @@ UNTAGGED = Metadata(etag="", size=11, last_modified=AT)
 PROCEED, NOT_MODIFIED, FAILED = Verdict.PROCEED, Verdict.NOT_MODIFIED, Verdict.FAILED
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "metadata", "reading", "writing"),
     [
         pytest.param({}, OBJECT, PROCEED, PROCEED, id="13: unconditional"),
@@ -112,7 +113,7 @@ def test_verdict(fields: dict[str, str], metadata: Metadata, reading: Verdict, w
         assert preconditions.evaluate(metadata, NOW, method=method, **fields) is writing
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "metadata", "now", "holds"),
     [
         pytest.param('"v1"', OBJECT, NOW, True, id="the tag"),

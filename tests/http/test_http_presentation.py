@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import Metadata
@@ -28,7 +29,7 @@ CODED = Presentation(guessed_type=TEXT, coding="br", varies=True)
 GUESSED = Presentation(guessed_type=TEXT)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("stored", "presentation", "expected"),
     [
         # A guess replaces a generic type
@@ -133,7 +134,7 @@ def test_table(stored: Headers, presentation: Presentation, expected: Headers) -
     assert present(version(*stored), presentation) == replace(version(), headers=expected)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "presentation",
     [
         Presentation(),

@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import query
 from bucketfront.http.query import NOTHING, BadQuery, Query, QueryTooLong
@@ -18,7 +19,7 @@ def test_no_query_costs_nothing() -> None:
     assert query.subresource("") is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "expected"),
     [
         # GetObject: versionId
@@ -70,7 +71,7 @@ def test_what_a_read_asks_for(text: str, expected: Query) -> None:
     assert query.parse(text) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "named"),
     [
         # An empty or doubtful version
@@ -134,7 +135,7 @@ def test_bounds(read: object) -> None:
         read("&".join(["a"] * 101))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "expected"),
     [
         ("acl", "acl"),
@@ -160,7 +161,7 @@ def test_subresources(text: str, expected: str | None) -> None:
     assert query.subresource(text) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "of_anybody", "of_s3"),
     [
         ("", None, None),

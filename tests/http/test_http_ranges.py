@@ -6,6 +6,7 @@ import pytest
 import range_model
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import ranges
 from bucketfront.http.ranges import IGNORED, MAX_OFFSET, UNSATISFIABLE, FromTo, Ranges, Span, Suffix
@@ -14,7 +15,7 @@ HUGE = "9" * 400
 SIZES = st.integers(0, MAX_OFFSET)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "size", "expected"),
     [
         # RFC 9110 section 14.1.2, its own examples
@@ -103,7 +104,7 @@ def test_a_thousand_characters_are_honoured_and_one_more_is_not() -> None:
     assert ranges.parse("bytes=0-".ljust(1001, ","), 1) is IGNORED
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "expected"),
     [
         ("bytes=0-", FromTo(0)),
@@ -197,7 +198,7 @@ def test_what_was_requested_resolves_to_what_is_parsed(header: str, size: int) -
         assert found[0] == span
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("spans", "expected"),
     [
         # RFC 9110 section 15.3.7.2; 80 is the overhead of a part that it names

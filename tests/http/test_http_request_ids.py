@@ -2,14 +2,14 @@
 
 import re
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import request_ids
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value", ["a", "018f4e7c-6c1b-7c3e-9a3e-2f8f0a6d2b11", "01JDRG1Z0VQ5Z6", "Root=1-67891233-abc", "a/b+c=", "x" * 128]
 )
 def test_taken(value: str) -> None:
@@ -17,7 +17,7 @@ def test_taken(value: str) -> None:
     assert request_ids.accepted(value) == value
 
 
-@pytest.mark.parametrize("value", [None, "", " a", "a\n", "a b", 'a"', "a,b", "<a>", "ä", "a\0", "x" * 129])
+@each_row("value", [None, "", " a", "a\n", "a b", 'a"', "a,b", "<a>", "ä", "a\0", "x" * 129])
 def test_refused(value: str | None) -> None:
     """What would need an escape in a log, a header or a page is not taken (I28)."""
     assert request_ids.accepted(value) is None

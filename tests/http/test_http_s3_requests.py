@@ -2,10 +2,10 @@
 
 from xml.etree import ElementTree as ET
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
+from rows import each_row
 
 from bucketfront.http import s3_requests
 from bucketfront.http.s3_requests import Dialect
@@ -13,7 +13,7 @@ from bucketfront.http.s3_requests import Dialect
 CREDENTIAL = "Credential=AKID/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "target"),
     [
         ({"Authorization": f"AWS4-HMAC-SHA256 {CREDENTIAL}"}, "/x"),
@@ -30,7 +30,7 @@ def test_clients_of_s3(fields: dict[str, str], target: str) -> None:
     assert s3_requests.dialect_of(CIMultiDict(fields), target) is Dialect.S3
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "target"),
     [
         ({}, "/x"),

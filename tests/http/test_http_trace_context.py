@@ -1,8 +1,8 @@
 """W3C Trace Context: the examples and the rules of its sections 3.2 and 3.3."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.http import trace_context
 from bucketfront.http.trace_context import TraceContext
@@ -10,7 +10,7 @@ from bucketfront.http.trace_context import TraceContext
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "flags"),
     [
         (f"00-{TRACE}-{SPAN}-00", "00"),
@@ -25,7 +25,7 @@ def test_valid(value: str, flags: str) -> None:
     assert trace_context.parse(value) == TraceContext(TRACE, SPAN, flags)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         None, "", "00", f"00-{TRACE}-{SPAN}", f"00-{TRACE}-{SPAN}-0", f"00-{TRACE}-{SPAN}-00-x",
@@ -39,7 +39,7 @@ def test_invalid(value: str | None) -> None:
     assert trace_context.parse(value, "a=1") is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("state", "kept"),
     [(None, None), ("", None), ("rojo=00f067aa0ba902b7,congo=t61", True), ("a" * 513, None), ("a\r\nB: 1", None)],
 )

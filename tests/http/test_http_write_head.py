@@ -6,6 +6,7 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.errors import PreconditionFailed, ProxyError
 from bucketfront.http import checksums, write_head
@@ -73,7 +74,7 @@ def test_headers_by_allow_list() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "expected"),
     [
         ([("Content-MD5", MD5)], ["md5"]),
@@ -98,7 +99,7 @@ def test_checksums(fields: list[tuple[str, str]], expected: list[str]) -> None:
     assert parsed(*fields).checksums == tuple(digest(algorithm) for algorithm in expected)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "fields",
     [
         [("Content-MD5", "abc")],
@@ -142,7 +143,7 @@ def test_malformed(fields: list[tuple[str, str]]) -> None:
     assert not any(value in str(raised.value) for _, value in fields if len(value) > 3)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "fields",
     [
         [("If-None-Match", ETAG)],
@@ -168,7 +169,7 @@ def test_terms_that_s3_does_not_offer(fields: list[tuple[str, str]]) -> None:
         parsed(*fields)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "value"),
     [
         ("x-amz-copy-source", "/bucket/other"),

@@ -10,6 +10,7 @@ from email.utils import formatdate
 import pytest
 from fakes import RawServer, object_bytes, response
 from multipart_server import MultipartServer, error, etag_of, etag_of_parts
+from rows import each_row
 
 from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import ContentMismatch, InvalidOriginResponse, OriginError
@@ -106,7 +107,7 @@ async def test_other_bytes_are_no_success(body: bytes, fault: str) -> None:
             await write(origin, body)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@each_row("fault", FAULTS)
 async def test_a_wrong_part_is_sent_again(fault: str) -> None:
     """A part that arrived wrong once is sent again, if the bucket's ETags are MD5s. The object is the body (I8)."""
     server = MultipartServer()
@@ -216,8 +217,8 @@ async def test_an_opaque_etag_alone(body: bytes, reads: bytes) -> None:
                 await write(origin, body)
 
 
-@pytest.mark.parametrize("is_later", [True, False])
-@pytest.mark.parametrize("size", [len(SMALL), 3])
+@each_row("is_later", [True, False])
+@each_row("size", [len(SMALL), 3])
 async def test_another_version_under_an_opaque_etag(size: int, is_later: bool) -> None:
     """A version under another ETag than the response's is a later write only if its Last-Modified shows it (I8)."""
     server = MultipartServer()
@@ -291,7 +292,7 @@ async def test_a_checksum_in_the_response(is_right: bool) -> None:
     assert server.steps == ["put"]
 
 
-@pytest.mark.parametrize("fault", [None, "nothing", "a byte less"])
+@each_row("fault", [None, "nothing", "a byte less"])
 async def test_no_etag_in_the_response(fault: str | None) -> None:
     """A PutObject whose response has no ETag is a success once a HEAD shows the object (I9)."""
     server = MultipartServer()
@@ -313,7 +314,7 @@ async def test_no_etags_at_all() -> None:
         assert await write(origin, SMALL) == ""
 
 
-@pytest.mark.parametrize(
+@each_row(
     "answer",
     [
         error("200 OK", "InternalError"),
@@ -342,7 +343,7 @@ async def test_an_ordinary_bucket_gets_no_further_request() -> None:
     assert server.steps == ["put", "put", "create", *["part"] * 4, "complete"]
 
 
-@pytest.mark.parametrize("size", [0, 1, MAX_INLINE_BYTES, MAX_INLINE_BYTES + 1, 1_000_000])
+@each_row("size", [0, 1, MAX_INLINE_BYTES, MAX_INLINE_BYTES + 1, 1_000_000])
 async def test_the_digest_of_pieces(size: int) -> None:
     """The digest of pieces of any size is that of the whole."""
     body, digest = object_bytes(size), SentDigest()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from fakes import Head, RawConnection, RawServer, Script, answering, response
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.config.origin_settings import OriginSettings
@@ -61,7 +62,7 @@ def nested(levels: int) -> bytes:
     return b"<Error><Code>" + b"<a>" * levels + b"</a>" * levels + b"</Code></Error>"
 
 
-@pytest.mark.parametrize("call", [get, delete, delete_many])
+@each_row("call", [get, delete, delete_many])
 async def test_an_endless_error(call: Call) -> None:
     """I19: The first bytes of an error are read and its connection is closed. The status counts."""
     head = response("401 Unauthorized", length=ENDLESS, Content_Type="application/xml")
@@ -101,8 +102,8 @@ async def test_a_compressed_error_that_grows() -> None:
             await get(origin)
 
 
-@pytest.mark.parametrize("levels", [2_000, 8_000, 20_000])
-@pytest.mark.parametrize(
+@each_row("levels", [2_000, 8_000, 20_000])
+@each_row(
     ("call", "status"),
     [(get, "403 Forbidden"), (delete, "403 Forbidden"), (delete_many, "403 Forbidden"), (delete_many, "200 OK")],
 )

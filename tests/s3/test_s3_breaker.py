@@ -12,6 +12,7 @@ from held_port import held_port
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.cache.origin import OriginResponse
@@ -116,7 +117,7 @@ def subject() -> Subject:
 KEYS = [ObjectKey("bucket", str(number)) for number in range(100)]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("outcomes", "is_due"),
     [
         ([(A, GONE)] * MAX_FAILURES, True),
@@ -132,10 +133,9 @@ KEYS = [ObjectKey("bucket", str(number)) for number in range(100)]
         ([(A, SICK if number % 2 else None) for number in range(100)], False),
     ],
 )
-def test_when_a_probe_is_due(
-    subject: Subject, outcomes: Iterable[tuple[ObjectKey, Exception | None]], is_due: bool
-) -> None:
+def test_when_a_probe_is_due(outcomes: Iterable[tuple[ObjectKey, Exception | None]], is_due: bool) -> None:
     """Half of the latest outcomes are failures, of enough keys. A failure without a response is of no key."""
+    subject = Subject()
     for key, error in outcomes:
         subject.outcome(error, key)
     assert subject.breaker.is_probe_due is is_due
@@ -172,9 +172,10 @@ def test_suspicion_is_a_share_of_the_latest_outcomes(happened: list[Event]) -> N
             return
 
 
-@pytest.mark.parametrize("number", range(1, 20))
-def test_sick_keys_do_not_close_the_origin(subject: Subject, number: int) -> None:
+@each_row("number", range(1, 20))
+def test_sick_keys_do_not_close_the_origin(number: int) -> None:
     """I35: whatever the number of keys with a 5xx, no other request is refused while the probe works."""
+    subject = Subject()
     for _ in range(3):
         for key in KEYS[:number]:
             subject.outcome(SICK, key)
@@ -204,7 +205,7 @@ def test_requests_go_on_while_a_probe_verifies(subject: Subject) -> None:
     assert not subject.breaker.is_probe_due
 
 
-@pytest.mark.parametrize(
+@each_row(
     "answer",
     [
         None,
@@ -219,15 +220,16 @@ def test_requests_go_on_while_a_probe_verifies(subject: Subject) -> None:
     ],
     ids=lambda answer: type(answer).__name__,
 )
-def test_successes(subject: Subject, answer: Exception | None) -> None:
+def test_successes(answer: Exception | None) -> None:
     """I13: a response that states a fact is a success, whatever the fact, and replaces a failure of its key."""
+    subject = Subject()
     for key in KEYS:
         subject.outcome(SICK, key)
         subject.outcome(answer, key)
     assert repr(subject.breaker) == "<Breaker closed, 0 failures>"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "error",
     [
         InvalidOriginResponse("no ETag"),
@@ -238,8 +240,9 @@ def test_successes(subject: Subject, answer: Exception | None) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_outcomes_that_do_not_count(subject: Subject, error: BaseException) -> None:
+def test_outcomes_that_do_not_count(error: BaseException) -> None:
     """Errors that a client can cause, and our own, are neither failures nor successes (I35)."""
+    subject = Subject()
 
     def neither() -> None:
         with pytest.raises(type(error)), subject.breaker.attempt(A):
@@ -299,9 +302,10 @@ def test_pauses_stay_bounded_through_a_long_outage(subject: Subject) -> None:
     assert subject.refusal() == pytest.approx(MAX_PAUSE_S)
 
 
-@pytest.mark.parametrize(("asked", "rests"), [(None, 1.0), (0.25, 1.0), (40.0, 40.0)])
-def test_a_pause_is_at_least_the_origins_retry_after(subject: Subject, asked: float | None, rests: float) -> None:
+@each_row(("asked", "rests"), [(None, 1.0), (0.25, 1.0), (40.0, 40.0)])
+def test_a_pause_is_at_least_the_origins_retry_after(asked: float | None, rests: float) -> None:
     """RFC 9110 section 10.2.3: the pause is at least as long as the origin's Retry-After."""
+    subject = Subject()
     for key in KEYS[:MAX_FAILURES]:
         subject.outcome(SICK, key)
     subject.probe(OriginServerError("503 ServiceUnavailable", asked))
@@ -339,7 +343,7 @@ def test_a_probe_that_succeeds_closes_it_and_forgets(subject: Subject) -> None:
     assert subject.breaker.opened == 2
 
 
-@pytest.mark.parametrize(
+@each_row(
     "error",
     [
         InvalidOriginResponse("not S3"),
@@ -349,8 +353,9 @@ def test_a_probe_that_succeeds_closes_it_and_forgets(subject: Subject) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_probe_with_any_response_shows_that_the_origin_is_there(subject: Subject, error: OriginError) -> None:
+def test_a_probe_with_any_response_shows_that_the_origin_is_there(error: OriginError) -> None:
     """I35: an origin that refuses our credentials or configuration is back, so requests get its own reason."""
+    subject = Subject()
     subject.open()
     subject.rest()
     subject.probe(error)

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
-import pytest
 from fakes import Head, RawConnection, RawServer, response
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.config.origin_settings import OriginSettings
@@ -60,7 +60,7 @@ async def heads_of(call: Callable[[S3Origin], Any], **terms: Any) -> list[Head]:
         return server.heads
 
 
-@pytest.mark.parametrize("name", CALLS)
+@each_row("name", CALLS)
 async def test_terms_go_with_every_operation(name: str) -> None:
     """Reads, writes, parts and deletes have both fields, and both are signed."""
     heads = await heads_of(CALLS[name], request_payer=True, expected_bucket_owner=OWNER)
@@ -71,7 +71,7 @@ async def test_terms_go_with_every_operation(name: str) -> None:
         assert "x-amz-expected-bucket-owner;" in head.headers["authorization"]
 
 
-@pytest.mark.parametrize("name", CALLS)
+@each_row("name", CALLS)
 async def test_no_terms_by_default(name: str) -> None:
     """Without the settings no request has the fields, because some S3-alikes refuse what they do not know."""
     for head in await heads_of(CALLS[name]):

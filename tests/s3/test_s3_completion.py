@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from fakes import RawServer, object_bytes, response
 from multipart_server import RESET, SILENCE, MultipartServer, error, etag_of, etag_of_parts
+from rows import each_row
 
 from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import (
@@ -113,8 +114,8 @@ async def test_the_version_is_that_of_the_response() -> None:
         assert (await upload.complete(parts)).version is None
 
 
-@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
-@pytest.mark.parametrize("is_made", [False, True])
+@each_row("failure", FAILURES.values(), ids=FAILURES)
+@each_row("is_made", [False, True])
 async def test_a_failure_is_cured(failure: bytes, is_made: bool) -> None:
     """A completion that fails twice is sent again. If it had made the object, that is found out (I8, I9)."""
     server = MultipartServer()
@@ -126,7 +127,7 @@ async def test_a_failure_is_cured(failure: bytes, is_made: bool) -> None:
     assert server.steps.count("complete") <= 3
 
 
-@pytest.mark.parametrize("answer", EMPTY.values(), ids=EMPTY)
+@each_row("answer", EMPTY.values(), ids=EMPTY)
 async def test_a_success_without_an_etag(answer: bytes) -> None:
     """A 200 without an ETag, as Ceph RGW 16 sends it, is a success once a HEAD shows the object (I9)."""
     server = MultipartServer()
@@ -138,7 +139,7 @@ async def test_a_success_without_an_etag(answer: bytes) -> None:
     assert server.steps[-1] == "head"
 
 
-@pytest.mark.parametrize("answer", EMPTY.values(), ids=EMPTY)
+@each_row("answer", EMPTY.values(), ids=EMPTY)
 async def test_a_success_that_is_none(answer: bytes) -> None:
     """A 200 without an ETag and without the object is no success, whatever was there before (I9)."""
     server = MultipartServer()
@@ -155,7 +156,7 @@ async def test_a_success_that_is_none(answer: bytes) -> None:
 OPAQUE = '"any-opaque-tag"'
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("etag", "size", "dated", "is_proven"),
     [
         (OPAQUE, len(WHOLE), None, True),
@@ -182,7 +183,7 @@ async def test_what_proves_an_accepted_upload(etag: str, size: int, dated: str |
                 await upload.complete(parts)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("head", "stored", "dated", "is_proven"),
     [
         (WriteHead(), {}, LONG_AGO, True),  # what the client wants is there
@@ -278,7 +279,7 @@ async def test_the_retry_budget_pays() -> None:
     assert server.steps[3:] == ["complete", "head", "get"]
 
 
-@pytest.mark.parametrize("failure", [name for name in FAILURES if name != "200 cut short"])
+@each_row("failure", [name for name in FAILURES if name != "200 cut short"])
 async def test_creation_is_repeated(failure: str) -> None:
     """I8: CreateMultipartUpload is sent again after a failure of the origin."""
     server = MultipartServer()
@@ -303,7 +304,7 @@ async def test_an_error_inside_a_200(code: str, kind: type[OriginError]) -> None
     assert raised.value.response == ErrorResponse(200, code, "R1")
 
 
-@pytest.mark.parametrize("failure", ["500", "503", "slow down", "reset"])
+@each_row("failure", ["500", "503", "slow down", "reset"])
 async def test_an_abort_is_repeated(failure: str) -> None:
     """I8: AbortMultipartUpload is sent again after a failure of the origin, and it is over if S3 forgot the upload."""
     server = MultipartServer()
@@ -314,7 +315,7 @@ async def test_an_abort_is_repeated(failure: str) -> None:
     assert server.uploads == {}
 
 
-@pytest.mark.parametrize("failure", ["500", "slow down", "200 with an error", "200 with HTML", "reset"])
+@each_row("failure", ["500", "slow down", "200 with an error", "200 with HTML", "reset"])
 async def test_a_deletion_is_repeated(failure: str) -> None:
     """DeleteObjects is sent again after a failure of the origin."""
     server = MultipartServer()
@@ -325,7 +326,7 @@ async def test_a_deletion_is_repeated(failure: str) -> None:
     assert server.objects == {}
 
 
-@pytest.mark.parametrize(("code", "is_final"), [("InternalError", False), ("SlowDown", False), ("AccessDenied", True)])
+@each_row(("code", "is_final"), [("InternalError", False), ("SlowDown", False), ("AccessDenied", True)])
 async def test_keys_that_could_not_be_deleted_at_the_moment(code: str, is_final: bool) -> None:
     """DeleteObjects is sent again for the keys that S3 did not delete because of a failure that does not last."""
     server = MultipartServer()

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from fakes import FakeClock, RawServer, object_bytes, response
 from multipart_server import MultipartServer, error
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.config.origin_settings import OriginSettings
@@ -64,10 +65,10 @@ async def write(origin: S3Origin, body: bytes, head: WriteHead, key: ObjectKey =
 FIELDS = {"if-match": SAME, "if-none-match": ONCE}
 
 
-@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
-@pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize("is_ignored", [True, False])
-@pytest.mark.parametrize("is_there", [True, False])
+@each_row("body", [SMALL, LARGE], ids=["small", "large"])
+@each_row("field", FIELDS)
+@each_row("is_ignored", [True, False])
+@each_row("is_there", [True, False])
 async def test_a_condition_is_kept_or_refused(body: bytes, field: str, is_ignored: bool, is_there: bool) -> None:
     """A server that ignores the condition gets no such write, and one that keeps it decides. No probe is left (I8)."""
     server = MultipartServer()
@@ -134,7 +135,7 @@ async def test_the_verdict_is_remembered() -> None:
         assert len(server.steps) == asked
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("answer", "raised"),
     [
         (error("503 Slow Down", "SlowDown"), OriginUnavailable),
@@ -147,7 +148,7 @@ async def test_the_verdict_is_remembered() -> None:
         (b"", OriginTimeout),
     ],
 )
-@pytest.mark.parametrize("field", FIELDS)
+@each_row("field", FIELDS)
 async def test_an_origin_that_fails_decides_nothing(answer: bytes, raised: type[OriginError], field: str) -> None:
     """If the probe fails, the client gets that error, nothing is written, and the next write asks again."""
     server = MultipartServer()
@@ -180,8 +181,8 @@ PAGE_412 = response("412 Precondition Failed", b"<html>no</html>", Content_Type=
 CONFLICT = error("409 Conflict", "ConditionalRequestConflict")
 
 
-@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
-@pytest.mark.parametrize(
+@each_row("body", [SMALL, LARGE], ids=["small", "large"])
+@each_row(
     ("answer", "raised"),
     [
         (CONFLICT, WriteConflict),
@@ -191,7 +192,7 @@ CONFLICT = error("409 Conflict", "ConditionalRequestConflict")
         (PAGE_412, OriginUnavailable),
     ],
 )
-@pytest.mark.parametrize("number", [1, 2])
+@each_row("number", [1, 2])
 async def test_one_refusal_does_not_prove_a_condition(
     body: bytes, answer: bytes, raised: type[Exception], number: int
 ) -> None:
@@ -210,8 +211,8 @@ async def test_one_refusal_does_not_prove_a_condition(
     assert server.uploads == {}
 
 
-@pytest.mark.parametrize("answer", [CONFLICT, PAGE_412, error("404 Not Found", "NoSuchUpload")])
-@pytest.mark.parametrize("step", ["put", "create", "part", "complete"])
+@each_row("answer", [CONFLICT, PAGE_412, error("404 Not Found", "NoSuchUpload")])
+@each_row("step", ["put", "create", "part", "complete"])
 async def test_only_a_code_for_a_false_condition_proves_if_match(answer: bytes, step: str) -> None:
     """A conflict, a page, or a refusal of another step leaves open whether If-Match is kept, so nothing is written."""
     server = MultipartServer()
@@ -248,7 +249,7 @@ async def test_a_probe_that_cannot_be_deleted() -> None:
     assert server.objects[probe][0] == b""
 
 
-@pytest.mark.parametrize("name", ["o", "a/b/c/o", f"{'x' * 1000}/o", f"{'ü' * 300}/{'ü' * 190}/o", "/o", "//o", "a/"])
+@each_row("name", ["o", "a/b/c/o", f"{'x' * 1000}/o", f"{'ü' * 300}/{'ü' * 190}/o", "/o", "//o", "a/"])
 async def test_the_probe_is_beside_the_key(name: str) -> None:
     """The probe's key is in the folder of the client's, or in one above if the key would be too long."""
     server = MultipartServer()

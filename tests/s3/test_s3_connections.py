@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from fakes import Head, RawConnection, RawServer, Script, object_bytes, response
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.cache.origin import NotModified, OriginResponse
@@ -116,8 +117,8 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "random", lambda: 0.0)
 
 
-@pytest.mark.parametrize("end", [reset, close, time_out])
-@pytest.mark.parametrize("read", [fetch, read_head])
+@each_row("end", [reset, close, time_out])
+@each_row("read", [fetch, read_head])
 async def test_a_read_on_a_stale_connection(end: End, read: Callable[[S3Origin], Awaitable[None]]) -> None:
     """I35: a read whose idle connection the origin has closed is sent again on a new one. No failure is counted."""
     async with asyncio.timeout(HANG_S), RawServer(ending_reused(end)) as server, S3Origin(settings(server)) as origin:
@@ -256,7 +257,7 @@ async def test_bytes_on_an_idle_connection(
         assert (len(server.heads), len(server.connections)) == (3, 2)
 
 
-@pytest.mark.parametrize("surplus", list(SURPLUS.values())[:-1], ids=list(SURPLUS)[:-1])
+@each_row("surplus", list(SURPLUS.values())[:-1], ids=list(SURPLUS)[:-1])
 async def test_bytes_after_a_response(surplus: bytes) -> None:
     """I12: a response with bytes behind its end is good, but its connection is not used again."""
 
@@ -273,8 +274,8 @@ async def test_bytes_after_a_response(surplus: bytes) -> None:
         assert (len(server.heads), len(server.connections)) == (3, 3)
 
 
-@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["final", "after 100"])
-@pytest.mark.parametrize("body", [CONTENT, FOREIGN, b"<a>\r\n\r\n</a>"], ids=["object", "response", "empty line"])
+@each_row("interim", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["final", "after 100"])
+@each_row("body", [CONTENT, FOREIGN, b"<a>\r\n\r\n</a>"], ids=["object", "response", "empty line"])
 async def test_a_body_behind_the_head_that_was_requested(body: bytes, interim: bytes) -> None:
     """I12: the head of a response to HEAD counts although a body follows. Its connection is not used again."""
 

@@ -14,6 +14,7 @@ from botocore.credentials import ReadOnlyCredentials
 from fakes import Head, RawConnection, RawServer, object_bytes, response
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import each_row, examples
 from stopwatch import HANG_S
 
 from bucketfront.cache.origin import NotModified, OriginResponse
@@ -157,12 +158,13 @@ def case(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         runner.run(origin.__aexit__(None, None, None))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("operation", [GET, HEAD])
 def test_a_direct_read_is_the_request_of_the_sdk(case: tuple[Both, str], operation: str) -> None:
     """I23: both paths send the same method, URL and fields, signature included, for every key and parameter."""
     both, url = case
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=examples(4, 40), deadline=None)
     @given(params=reads)
     def compare(params: dict[str, str]) -> None:
         direct, by_sdk = both.sent(operation, params)
@@ -177,14 +179,14 @@ def test_a_direct_read_is_the_request_of_the_sdk(case: tuple[Both, str], operati
     assert [sent[:2] for sent in direct] == [(operation[:-6].upper(), f"{url}a/b")]
 
 
-@pytest.mark.parametrize("bucket", UNUSUAL_BUCKETS)
+@each_row("bucket", UNUSUAL_BUCKETS)
 def test_unusual_buckets_are_read_by_calls_of_the_sdk(bucket: str) -> None:
     """Access points and directory buckets have signatures, hosts and credentials of their own."""
     assert not is_plain({"Bucket": bucket, "Key": "o"})
     assert is_plain({"Bucket": "bucket", "Key": "o"})
 
 
-@pytest.mark.parametrize(
+@each_row(
     "unusual",
     [
         {"SSECustomerKey": "k" * 32, "SSECustomerAlgorithm": "AES256"},

@@ -2,6 +2,7 @@
 
 import pytest
 from fakes import FakeClock
+from rows import each_row
 
 from bucketfront.errors import (
     AccessDenied,
@@ -85,7 +86,7 @@ def subject() -> Subject:
     return Subject()
 
 
-@pytest.mark.parametrize(("error", "name", "reason", "bucket"), KINDS)
+@each_row(("error", "name", "reason", "bucket"), KINDS)
 def test_kinds(error: OriginError, name: str, reason: Reason, bucket: str) -> None:
     """The kind of a failure has a name from a closed set, a reason, and the bucket if it concerns that one alone."""
     kind = kind_of(error, "b")
@@ -94,18 +95,20 @@ def test_kinds(error: OriginError, name: str, reason: Reason, bucket: str) -> No
     assert ("bucket b" in kind.failing) == ("bucket b" in kind.works_again) == bool(bucket)
 
 
-@pytest.mark.parametrize(("error", "name"), FACTS)
-def test_facts_are_no_trouble(subject: Subject, error: OriginError, name: str) -> None:
+@each_row(("error", "name"), FACTS)
+def test_facts_are_no_trouble(error: OriginError, name: str) -> None:
     """A fact about an object or a request is counted and not told."""
+    subject = Subject()
     subject.fails(error)
     assert subject.failures.counts == {("GetObject", name): 1}
     assert subject.lines == []
 
 
-@pytest.mark.parametrize("error", [error for error, *_ in KINDS])
-@pytest.mark.parametrize("response", ["ok", ABSENT])
-def test_a_response_ends_troubles(subject: Subject, error: OriginError, response: OriginError | str) -> None:
+@each_row("error", [error for error, *_ in KINDS])
+@each_row("response", ["ok", ABSENT])
+def test_a_response_ends_troubles(error: OriginError, response: OriginError | str) -> None:
     """A response about an object ends every trouble of its bucket, and it is told."""
+    subject = Subject()
     subject.fails(error)
     subject.clock.advance(SETTLE_S)
     if isinstance(response, OriginError):

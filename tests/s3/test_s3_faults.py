@@ -1,6 +1,7 @@
 """The real origin client against a server that misbehaves on purpose."""
 
 import asyncio
+import itertools
 import random
 import time
 import traceback
@@ -13,6 +14,7 @@ import pytest
 from fakes import FakeClock, Head, RawConnection, RawServer, Script, answering, object_bytes, response
 from held_port import held_port
 from pydantic import SecretStr
+from rows import each_row
 from stopwatch import HANG_S, assert_takes_less_than
 
 from bucketfront.cache.origin import NotModified, OriginResponse
@@ -151,8 +153,8 @@ async def test_a_connection_closed_without_a_response() -> None:
         assert len(server.heads) == READ_ATTEMPTS
 
 
-@pytest.mark.parametrize(("connect", "read"), [(SHORT, SHORT), (0.1, 0.6)])
-@pytest.mark.parametrize("method", ["get", "head"])
+@each_row(("connect", "read"), [(SHORT, SHORT), (0.1, 0.6)])
+@each_row("method", ["get", "head"])
 async def test_an_origin_without_a_response(connect: float, read: float, method: str) -> None:
     """I20: an origin without a response is OriginTimeout within connect_timeout + read_timeout, retries included."""
     async with origin_of(answering(None), connect=connect, read=read) as (origin, _):
@@ -184,7 +186,7 @@ async def test_a_slow_head() -> None:
 # --- statuses ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "code", "error"),
     [
         ("500 Internal Server Error", "InternalError", OriginServerError),
@@ -234,7 +236,7 @@ async def test_a_lone_failure_after_an_outage() -> None:
         assert await whole(await origin.get(KEY, FromTo(0, 10))) == CONTENT[:10]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "seconds"),
     [
         (None, None),
@@ -274,7 +276,7 @@ async def test_access_denied_is_not_retried() -> None:
             await origin.head(KEY)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("answer", "error"),
     [
         (refusal("404 Not Found", "NoSuchKey"), ObjectNotFound),  # S3 API, "Error responses"
@@ -291,7 +293,7 @@ async def test_facts_are_not_retried(answer: bytes, error: type[OriginError]) ->
         assert len(server.heads) == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         b"<Error><Code>NoSuchKey</Code><Key>\x1b[31m</Key></Error>",
@@ -307,7 +309,7 @@ async def test_a_404_whose_xml_needs_help(body: bytes) -> None:
             await origin.get(ObjectKey("bucket", "\x1b[31m"), FromTo(0, 10))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("body", "media_type"),
     [
         (b"<!DOCTYPE html><html><head><title>404</title><body><hr>nginx", "text/html"),
@@ -336,10 +338,8 @@ async def test_a_404_from_a_load_balancer(body: bytes, media_type: str) -> None:
         assert "0 failures" in repr(origin.breaker)
 
 
-@pytest.mark.parametrize("key", [KEY, PINNED])
-@pytest.mark.parametrize(
-    ("code", "error"), [("NoSuchKey", ObjectNotFound), ("NoSuchBucket", NoSuchBucket), ("", OriginRefused)]
-)
+@each_row("key", [KEY, PINNED])
+@each_row(("code", "error"), [("NoSuchKey", ObjectNotFound), ("NoSuchBucket", NoSuchBucket), ("", OriginRefused)])
 async def test_a_404_to_head_is_explained_by_a_get(key: ObjectKey, code: str, error: type[OriginError]) -> None:
     """I13, I35: a 404 to HEAD has no code, so it may be that of a bucket. A GET decides, whatever was before."""
     absent = response("404 Not Found", x_amz_request_id="4442587FB7D0A2F9")
@@ -359,36 +359,39 @@ async def test_a_404_of_head_to_a_bucket() -> None:
             await origin.head_bucket("bucket")
 
 
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (refusal("404 Not Found", "NoSuchKey"), ObjectNotFound),
-        (refusal("404 Not Found", "NoSuchBucket"), NoSuchBucket),
-        (refusal("403 Forbidden", "AccessDenied"), AccessDenied),
-        (refusal("403 Forbidden", "InvalidAccessKeyId"), OriginRefused),
-        (refusal("403 Forbidden", "InvalidObjectState"), ObjectArchived),
-        (refusal("400 Bad Request", "ExpiredToken"), OriginRefused),
-        (refusal("400 Bad Request", "KeyTooLongError"), RequestRefused),
-        (refusal("503 Slow Down", "SlowDown"), OriginThrottled),
-        (response("404 Not Found", b"<html>no backend</html>", Content_Type="text/html"), OriginRefused),
-        (refusal("416 Range Not Satisfiable", "InvalidRange"), InvalidOriginResponse),  # an empty object exists
-    ],
-)
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Content_Type": "application/xml"},
-        {"Content_Type": "text/html", "x_amz_request_id": "4442587FB7D0A2F9"},
-        {"Content_Type": "application/xml", "x_amz_request_id": "4442587FB7D0A2F9"},
-    ],
-)
-@pytest.mark.parametrize(
-    "status", ["404 Not Found", "403 Forbidden", "400 Bad Request", "405 Method Not Allowed", "501 Not Implemented"]
+ANSWERS_TO_GET = [
+    (refusal("404 Not Found", "NoSuchKey"), ObjectNotFound),
+    (refusal("404 Not Found", "NoSuchBucket"), NoSuchBucket),
+    (refusal("403 Forbidden", "AccessDenied"), AccessDenied),
+    (refusal("403 Forbidden", "InvalidAccessKeyId"), OriginRefused),
+    (refusal("403 Forbidden", "InvalidObjectState"), ObjectArchived),
+    (refusal("400 Bad Request", "ExpiredToken"), OriginRefused),
+    (refusal("400 Bad Request", "KeyTooLongError"), RequestRefused),
+    (refusal("503 Slow Down", "SlowDown"), OriginThrottled),
+    (response("404 Not Found", b"<html>no backend</html>", Content_Type="text/html"), OriginRefused),
+    (refusal("416 Range Not Satisfiable", "InvalidRange"), InvalidOriginResponse),  # an empty object exists
+]
+HEADS_WITHOUT_A_REASON = [
+    {"Content_Type": "application/xml"},
+    {"Content_Type": "text/html", "x_amz_request_id": "4442587FB7D0A2F9"},
+    {"Content_Type": "application/xml", "x_amz_request_id": "4442587FB7D0A2F9"},
+]
+
+
+@each_row(
+    ("status", "headers", "explained"),
+    itertools.product(
+        ["404 Not Found", "403 Forbidden", "400 Bad Request", "405 Method Not Allowed", "501 Not Implemented"],
+        HEADS_WITHOUT_A_REASON,
+        ANSWERS_TO_GET,
+    ),
+    few=37,
 )
 async def test_a_refusal_of_head_without_a_reason(
-    status: str, headers: dict[str, Any], answer: bytes, error: type[OriginError]
+    status: str, headers: dict[str, Any], explained: tuple[bytes, type[OriginError]]
 ) -> None:
     """I13, I35: if nothing shows why S3 refused a HEAD, a GET of one byte decides."""
+    answer, error = explained
     sent = {"HEAD": response(status, **headers), "GET": answer}
 
     async def script(connection: RawConnection, head: Head) -> None:
@@ -403,8 +406,8 @@ async def test_a_refusal_of_head_without_a_reason(
         assert origin.free_slots == 1
 
 
-@pytest.mark.parametrize("answer", [partial(0, 1), response("200 OK", CONTENT, ETag=ETAG)])
-@pytest.mark.parametrize("status", ["404 Not Found", "403 Forbidden", "405 Method Not Allowed", "501 Not Implemented"])
+@each_row("answer", [partial(0, 1), response("200 OK", CONTENT, ETag=ETAG)])
+@each_row("status", ["404 Not Found", "403 Forbidden", "405 Method Not Allowed", "501 Not Implemented"])
 async def test_an_origin_without_head(status: str, answer: bytes) -> None:
     """The metadata of an object come from a GET if the origin refuses HEAD and not GET."""
     sent = {"HEAD": response(status), "GET": answer}
@@ -418,7 +421,7 @@ async def test_an_origin_without_head(status: str, answer: bytes) -> None:
         assert origin.free_slots == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("answer", "error"),
     [
         (refusal("404 Not Found", "NoSuchBucket"), NoSuchBucket),
@@ -438,10 +441,8 @@ async def test_a_bucket_whose_404_may_not_be_s3s(answer: bytes, error: type[Orig
             await origin.head_bucket("bucket")
 
 
-@pytest.mark.parametrize(
-    "code", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"]
-)
-@pytest.mark.parametrize("method", ["get", "head"])
+@each_row("code", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
+@each_row("method", ["get", "head"])
 async def test_a_redirect_is_not_followed(code: str, method: str) -> None:
     """I29: connections go to the configured endpoint only. The message names the settings to check."""
     body = b"<Error><Code>PermanentRedirect</Code><Endpoint>127.0.0.2</Endpoint></Error>"
@@ -460,7 +461,7 @@ async def test_a_redirect_is_not_followed(code: str, method: str) -> None:
 # --- heads that are not believed -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("part", "answer"),
     [
         (FromTo(0, 10), partial(10, 20)),
@@ -515,7 +516,7 @@ async def test_if_match_ignored() -> None:
         await server.connections[0].ended.wait()
 
 
-@pytest.mark.parametrize("part", [FromTo(0, 10), FromTo(0), Suffix(10)])
+@each_row("part", [FromTo(0, 10), FromTo(0), Suffix(10)])
 async def test_range_ignored_from_the_start(part: Requested) -> None:
     """RFC 9110 section 14.2: a server may send the whole object with 200. It is used if the range begins at 0."""
     async with origin_of(answering(response("200 OK", CONTENT, ETag=ETAG))) as (origin, _):
@@ -539,7 +540,7 @@ async def parts_with_status_200(connection: RawConnection, head: Head) -> None:
         await connection.send(response("200 OK", CONTENT[span.start : span.stop], ETag=ETAG, Content_Range=where))
 
 
-@pytest.mark.parametrize("part", [FromTo(0, 10), FromTo(0), FromTo(10, 20), FromTo(990), FromTo(0, 9999), Suffix(10)])
+@each_row("part", [FromTo(0, 10), FromTo(0), FromTo(10, 20), FromTo(990), FromTo(0, 9999), Suffix(10)])
 async def test_parts_that_come_as_a_whole_are_read_without_range(part: Requested) -> None:
     """I1, I3: a 200 with Content-Range is not used. The same request without Range has no doubt, and the bytes around
     the requested ones are dropped.
@@ -564,7 +565,7 @@ async def test_too_many_bytes_before_a_part(monkeypatch: pytest.MonkeyPatch) -> 
             await origin.get(KEY, FromTo(101, 110))
 
 
-@pytest.mark.parametrize("part", [FromTo(0, 10), FromTo(0), Suffix(10)])
+@each_row("part", [FromTo(0, 10), FromTo(0), Suffix(10)])
 async def test_an_empty_object_from_an_origin_that_ignores_ranges(part: Requested) -> None:
     """An empty 200 is RangeUnsatisfiable, like S3's 416."""
     async with origin_of(answering(response("200 OK", ETag=ETAG))) as (origin, _):
@@ -572,8 +573,8 @@ async def test_an_empty_object_from_an_origin_that_ignores_ranges(part: Requeste
             await origin.get(KEY, part)
 
 
-@pytest.mark.parametrize("part", [FromTo(0, 10), FromTo(0), Suffix(10)])
-@pytest.mark.parametrize(("where", "length"), [("bytes 0--1/0", 0), ("bytes 0-0/0", 1)])
+@each_row("part", [FromTo(0, 10), FromTo(0), Suffix(10)])
+@each_row(("where", "length"), [("bytes 0--1/0", 0), ("bytes 0-0/0", 1)])
 async def test_a_part_of_an_empty_object(part: Requested, where: str, length: int) -> None:
     """I3: a 206 of an empty object, as MinIO and s3rver send it, is RangeUnsatisfiable, like S3's 416."""
     answer = response("206 Partial Content", length=length, ETag=ETAG, Content_Range=where)
@@ -594,7 +595,7 @@ NOT_HTTP = {
 }
 
 
-@pytest.mark.parametrize("answer", NOT_HTTP.values(), ids=NOT_HTTP)
+@each_row("answer", NOT_HTTP.values(), ids=NOT_HTTP)
 async def test_a_response_that_is_no_http(answer: bytes) -> None:
     """I13: any response that is no HTTP is InvalidOriginResponse, and no error of the SDK."""
     async with origin_of(answering(answer)) as (origin, _):
@@ -602,7 +603,7 @@ async def test_a_response_that_is_no_http(answer: bytes) -> None:
             await origin.get(KEY, FromTo(0, 10))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "header",
     [
         {"Last_Modified": "yesterday"},
@@ -625,7 +626,7 @@ async def test_headers_that_the_sdk_cannot_parse(header: dict[str, Any]) -> None
             assert isinstance(error, InvalidOriginResponse)  # noqa: PT017 - either will do
 
 
-@pytest.mark.parametrize(
+@each_row(
     "answer",
     [
         response("200 OK", length=-1, ETag=ETAG),
@@ -652,7 +653,7 @@ async def test_a_head_that_describes_no_object(answer: bytes) -> None:
         assert "0 failures" in repr(origin.breaker)
 
 
-@pytest.mark.parametrize("status", ["202 Accepted", "203 Non-Authoritative Information", "206 Partial Content"])
+@each_row("status", ["202 Accepted", "203 Non-Authoritative Information", "206 Partial Content"])
 async def test_a_success_that_is_none(status: str) -> None:
     """I9: a 2xx that S3 does not send for an operation does not show that it is done."""
     async with origin_of(answering(response(status))) as (origin, _):
@@ -717,7 +718,7 @@ async def test_s3s_checksum_is_requested_and_kept() -> None:
 # --- versions ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("sent", "version"), [(VERSION, VERSION), (None, None), ("null", None)])
+@each_row(("sent", "version"), [(VERSION, VERSION), (None, None), ("null", None)])
 async def test_the_version_that_a_response_names(sent: str | None, version: str | None) -> None:
     """S3 API, GetObject: x-amz-version-id names the version. "null" can be overwritten, so it is no name."""
     answers = (partial(x_amz_version_id=sent), response("200 OK", length=1000, ETag=ETAG, x_amz_version_id=sent))
@@ -731,7 +732,7 @@ async def test_the_version_that_a_response_names(sent: str | None, version: str 
         assert {head.target for head in server.heads} == {"/bucket/folder/o"}
 
 
-@pytest.mark.parametrize("asked", [VERSION, "a/b?c=d&e#f%20+ \"'ü"])
+@each_row("asked", [VERSION, "a/b?c=d&e#f%20+ \"'ü"])
 async def test_a_requested_version_goes_to_s3(asked: str) -> None:
     """I23, I25: any version id goes to S3 as one parameter, with GET and with HEAD."""
     key = KEY._replace(version=asked)
@@ -746,10 +747,10 @@ async def test_a_requested_version_goes_to_s3(asked: str) -> None:
             assert parse_qsl(query, strict_parsing=True) == [("versionId", asked)]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("asked", "sent"), [(VERSION, None), (VERSION, "null"), (VERSION, VERSION[:-1]), ("null", VERSION), ("", None)]
 )
-@pytest.mark.parametrize("size", [1000, 0])
+@each_row("size", [1000, 0])
 async def test_an_origin_that_sends_another_version(asked: str, sent: str | None, size: int) -> None:
     """I1: an origin that ignores versionId sends the current object, and no byte of it is accepted."""
     key = KEY._replace(version=asked)
@@ -762,7 +763,7 @@ async def test_an_origin_that_sends_another_version(asked: str, sent: str | None
         assert not origin.breaker.is_open, "a client can bring this about"
 
 
-@pytest.mark.parametrize("sent", [None, "null"])
+@each_row("sent", [None, "null"])
 async def test_the_version_null(sent: str | None) -> None:
     """S3 API, "Working with objects in a versioning-suspended bucket": such an object has the id "null"."""
     async with origin_of(answering(partial(x_amz_version_id=sent))) as (origin, _):
@@ -773,7 +774,7 @@ async def test_the_version_null(sent: str | None) -> None:
         answer.body.close()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("answer", "error"),
     [
         # S3 API, "Error responses", and "Working with delete markers"
@@ -896,7 +897,7 @@ async def test_a_body_read_to_its_end_leaves_the_connection() -> None:
         assert len(server.connections) == 1
 
 
-@pytest.mark.parametrize("is_begun", [True, False])
+@each_row("is_begun", [True, False])
 async def test_closing_an_unread_body_closes_the_connection(is_begun: bool) -> None:
     """I12: a connection whose body was not read to its end is closed, not pooled. A second close is harmless."""
     body = object_bytes(1 << 23)
@@ -969,7 +970,7 @@ async def test_no_more_than_max_connections() -> None:
         assert await next_one == CONTENT[:10]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "answer",
     [
         refusal("500 Internal Server Error", "InternalError"),
@@ -1028,7 +1029,7 @@ async def test_metadata_of_head() -> None:
         assert await origin.head(KEY) == Metadata(ETAG, 1000, headers=(("Content-Type", "video/mp4"),))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "answer",
     [
         None,
@@ -1082,7 +1083,7 @@ async def test_a_chunked_206() -> None:
         assert len(server.connections) == 1
 
 
-@pytest.mark.parametrize(
+@each_row(
     "bad",
     [
         chunks(CHUNKED_206, CONTENT[:9]),
@@ -1142,7 +1143,7 @@ async def test_a_chunked_200() -> None:
         assert await origin.head(KEY) == Metadata(ETAG, len(CONTENT))
 
 
-@pytest.mark.parametrize("is_chunked", [False, True])
+@each_row("is_chunked", [False, True])
 async def test_a_later_part_whose_range_is_ignored(*, is_chunked: bool) -> None:
     """I1: a part of a known version is cut out of the whole object if the origin ignores its Range."""
     whole_object = chunks(bare("200 OK"), CONTENT) if is_chunked else response("200 OK", CONTENT, ETag=ETAG)
@@ -1165,7 +1166,7 @@ async def test_a_chunked_200_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -
             await fetch(origin)
 
 
-@pytest.mark.parametrize("end", [b"", b"2\r\nab"])
+@each_row("end", [b"", b"2\r\nab"])
 async def test_a_200_without_a_length_that_breaks_off(end: bytes) -> None:
     """I3: a 200 whose end cannot be told from an interruption is unusable."""
 
@@ -1178,7 +1179,7 @@ async def test_a_200_without_a_length_that_breaks_off(end: bytes) -> None:
             await fetch(origin)
 
 
-@pytest.mark.parametrize("content", [CONTENT, b""])
+@each_row("content", [CONTENT, b""])
 async def test_a_head_without_a_length(content: bytes) -> None:
     """RFC 9110 section 9.3.2: a server may leave Content-Length out of a response to HEAD. A GET has the size."""
 

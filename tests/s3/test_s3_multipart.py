@@ -12,6 +12,7 @@ import pytest
 from behaviour import Behaviour, InTurn, honest
 from chaos_origin import ChaosOrigin
 from fakes import object_bytes
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.config.origin_settings import OriginSettings
@@ -38,7 +39,7 @@ KEY = ObjectKey("bucket", "o")
 SMALLEST = 5 << 20  # bytes, S3: of all parts but the last
 
 
-@pytest.mark.parametrize("length", [1, PART_SIZE, PART_SIZE * MAX_PARTS, PART_SIZE * MAX_PARTS + 1, 5 * TiB, None])
+@each_row("length", [1, PART_SIZE, PART_SIZE * MAX_PARTS, PART_SIZE * MAX_PARTS + 1, 5 * TiB, None])
 def test_parts_hold_the_largest_object(length: int | None) -> None:
     """S3 API, "Multipart upload limits": 10,000 parts of 5 MiB to 5 GiB have 5 TiB. With a length they are equal."""
     sizes = [part_size(number, length) for number in range(1, MAX_PARTS + 1)]
@@ -111,7 +112,7 @@ async def test_a_body_is_cut(
     assert len(found) == max(1, -(-length // 10_000))
 
 
-@pytest.mark.parametrize("room", [-1, 5000, 1 << 20])
+@each_row("room", [-1, 5000, 1 << 20])
 async def test_a_body_that_ends_early(room: int) -> None:
     """A body shorter than its length is refused (I8)."""
     spool = None if room < 0 else Lines(room, StoreError("broken"))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.cache.origin import NotModified
 from bucketfront.errors import InvalidOriginResponse, ObjectChanged, RangeUnsatisfiable
@@ -34,7 +35,7 @@ def sent(content_range: str | None, length: int | str | None) -> dict[str, str]:
     return {name: value for name, value in headers.items() if value is not None}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("part", "status", "content_range", "length", "expected"),
     [
         # RFC 9110 section 14.4: first-last/complete
@@ -58,7 +59,7 @@ def test_the_span_of_a_response(
     assert span_sent(status, sent(content_range, length), part) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "content_range", "length"),
     [
         (206, None, 10),  # RFC 9110 section 15.3.7.1: Content-Range is a must
@@ -98,7 +99,7 @@ def test_contradictory_heads_are_refused(status: int, content_range: str | None,
         span_sent(status, sent(content_range, length), FromTo(10, 20))
 
 
-@pytest.mark.parametrize("content_range", ["bytes 80-99/100", "bytes 91-99/100", "bytes 80-89/100", "bytes 90-98/100"])
+@each_row("content_range", ["bytes 80-99/100", "bytes 91-99/100", "bytes 80-89/100", "bytes 90-98/100"])
 def test_another_suffix_than_requested(content_range: str) -> None:
     """I1: `-10` of 100 bytes is 90-99 and nothing else."""
     first, last = map(int, content_range[6:-4].split("-"))
@@ -150,19 +151,19 @@ def test_fields_of_the_connection_are_not_the_objects() -> None:
     assert metadata(headers, 5).headers == (("x-amz-meta-b", "2"),)
 
 
-@pytest.mark.parametrize("field", [("Cache-Control", "no-store"), ("Content-Encoding", "gzip"), ("Expires", "0")])
+@each_row("field", [("Cache-Control", "no-store"), ("Content-Encoding", "gzip"), ("Expires", "0")])
 def test_no_field_of_the_object_is_of_the_connection(field: tuple[str, str]) -> None:
     """I13: a field that decides whether the object is stored, or how it is decoded, stays whatever Connection names."""
     assert metadata({"etag": ETAG, field[0].lower(): field[1], "connection": field[0]}, 5).headers == (field,)
 
 
-@pytest.mark.parametrize("etag", [ETAG, '"x-2"', 'W/"weak"'])
+@each_row("etag", [ETAG, '"x-2"', 'W/"weak"'])
 def test_etags_pass_as_sent(etag: str) -> None:
     """RFC 9110 section 8.8.3: an entity-tag is opaque, and its quotes and its weakness are part of it."""
     assert metadata({"etag": etag}, 5) == Metadata(etag, 5)
 
 
-@pytest.mark.parametrize("etag", [None, "", '""', 'W/""', '"', '"open', 'close"', 'w/"weak"', "two words"])
+@each_row("etag", [None, "", '""', 'W/""', '"', '"open', 'close"', 'w/"weak"', "two words"])
 def test_an_etag_that_is_no_validator(etag: str | None) -> None:
     """I1: an absent, empty or malformed entity-tag (RFC 9110 section 8.8.3) names no version."""
     found = metadata({} if etag is None else {"etag": etag}, 5)
@@ -176,7 +177,7 @@ def test_an_etag_without_quotes(etag: str) -> None:
     assert (found.etag, found.has_validator, found.is_strong) == (f'"{etag}"', True, True)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("etag", "dates", "is_same"),
     [
         ('"1"', ("a", "a"), True),
@@ -195,7 +196,7 @@ def test_a_version_has_one_last_modified(etag: str, dates: tuple[str | None, str
     assert not one.is_version(Metadata(etag, 6, last_modified=dates[0]))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("versions", "is_same"),
     [(("v1", "v1"), True), ((None, None), True), (("v1", "v2"), False), (("v1", None), False)],
 )
@@ -244,7 +245,7 @@ def test_headers_pass_by_allow_list() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("encoding", "passed"),
     [
         ("gzip", "gzip"),
@@ -262,7 +263,7 @@ def test_upload_framing_is_no_content_coding(encoding: str, passed: str | None) 
     assert metadata({"etag": ETAG, "content-encoding": encoding}, 5).header("Content-Encoding") == passed
 
 
-@pytest.mark.parametrize("age", ["", "-1", "1.5", "soon", "1" * 20, "²"])
+@each_row("age", ["", "-1", "1.5", "soon", "1" * 20, "²"])
 def test_an_invalid_age(age: str) -> None:
     """RFC 9111 section 5.1: an Age that is no delta-seconds counts as absent."""
     assert metadata({"etag": ETAG, "age": age}, 5).age == 0
@@ -272,7 +273,7 @@ CRC64 = "AAECAwQFBgc="
 SHA256 = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("said", "checksum"),
     [
         ({}, None),
@@ -303,7 +304,7 @@ def test_a_checksum_of_the_whole_object(said: dict[str, str], checksum: tuple[st
     assert metadata(headers, 5, is_whole=True).is_version(metadata({"etag": ETAG}, 5))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("etag", "said", "md5"),
     [
         (ETAG, {}, ETAG.strip('"')),
@@ -332,7 +333,7 @@ def test_check_version() -> None:
             check_version(Metadata(ETAG, 5), other)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("sent", "asked", "version"),
     [
         (None, None, None),  # S3 API, GetObject: no header where the bucket was never versioned
@@ -349,7 +350,7 @@ def test_the_version_of_a_response(sent: str | None, asked: str | None, version:
     assert metadata(headers, 5, asked).version == version
 
 
-@pytest.mark.parametrize(("sent", "asked"), [(None, "v1"), ("null", "v1"), ("v2", "v1"), ("V1", "v1"), ("v1", "null")])
+@each_row(("sent", "asked"), [(None, "v1"), ("null", "v1"), ("v2", "v1"), ("V1", "v1"), ("v1", "null")])
 def test_another_version_than_requested(sent: str | None, asked: str) -> None:
     """I1: a response that does not name the requested version is refused."""
     headers = {"etag": ETAG} | ({} if sent is None else {"x-amz-version-id": sent})
@@ -366,7 +367,7 @@ def test_headers_of_a_304() -> None:
     assert not_modified({"etag": ETAG, "last-modified": "", "age": "-5"}) == NotModified()
 
 
-@pytest.mark.parametrize("content_range", ["bytes 0-9/100", "bytes 0-99/100", "bytes */100", "nonsense", ""])
+@each_row("content_range", ["bytes 0-9/100", "bytes 0-99/100", "bytes */100", "nonsense", ""])
 def test_a_200_with_content_range_is_refused(content_range: str) -> None:
     """I3: Content-Range describes a part, and a 200 the whole object. A response that says both is unusable."""
     headers = sent(content_range, 10)
@@ -377,7 +378,7 @@ def test_a_200_with_content_range_is_refused(content_range: str) -> None:
         size_sent(200, headers)
 
 
-@pytest.mark.parametrize("status", [201, 202, 204, 206])
+@each_row("status", [201, 202, 204, 206])
 def test_only_a_200_describes_an_object_to_head(status: int) -> None:
     """I13: another 2xx to HEAD is not the object."""
     assert size_sent(200, sent(None, 10)) == 10
@@ -386,7 +387,7 @@ def test_only_a_200_describes_an_object_to_head(status: int) -> None:
         size_sent(status, sent(None, 10))
 
 
-@pytest.mark.parametrize(("status", "is_done"), [(200, True), (201, True), (204, True), (202, False), (206, False)])
+@each_row(("status", "is_done"), [(200, True), (201, True), (204, True), (202, False), (206, False)])
 def test_what_a_write_may_respond(status: int, is_done: bool) -> None:
     """I9: a 2xx that means that something is not done yet is no success of a write."""
     if is_done:
@@ -396,7 +397,7 @@ def test_what_a_write_may_respond(status: int, is_done: bool) -> None:
             check_done(status, "PutObject")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("headers", "expected"),
     [
         ({"transfer-encoding": "chunked"}, True),

@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import pytest
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.errors import OriginBusy
@@ -28,7 +29,7 @@ async def holders(slots: ConnectionSlots, key: ObjectKey | None, count: int) -> 
     return tasks
 
 
-@pytest.mark.parametrize(("count", "share"), [(1, 1), (2, 1), (3, 1), (8, 4), (64, 32)])
+@each_row(("count", "share"), [(1, 1), (2, 1), (3, 1), (8, 4), (64, 32)])
 async def test_one_key_has_half_of_them(count: int, share: int) -> None:
     """One key has half of the slots, at least one, for any number of reads. Other keys have the others."""
     slots = ConnectionSlots(count)
@@ -71,7 +72,7 @@ async def test_versions_of_a_key_share_its_half() -> None:
     assert second[0].done()
 
 
-@pytest.mark.parametrize("seed", range(30))
+@each_row("seed", range(30))
 async def test_cancelling_loses_no_slot(seed: int) -> None:
     """I12: after cancellations at any point all slots are free, all can be acquired, and no key is remembered.
 

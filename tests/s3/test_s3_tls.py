@@ -17,6 +17,7 @@ import trustme
 from botocore.exceptions import ConnectTimeoutError, HTTPClientError, SSLError
 from fakes import Head, RawConnection, RawServer, Script, answering, object_bytes, response
 from held_port import held_port
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.cache.origin import OriginResponse
@@ -288,7 +289,7 @@ def _os_error(number: int) -> Callable[[], BaseException]:
     return lambda: HTTPClientError(error=OSError(number, os.strerror(number)))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("make", "expected"),
     [
         (_os_error(errno.ENETUNREACH), Cause.UNREACHABLE),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import Head, RawConnection, RawServer, answering, response
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.config.origin_settings import OriginSettings
@@ -64,7 +65,7 @@ def test_each_call_gets_its_own() -> None:
     assert put_params(WriteHead()) == create_params(WriteHead()) == complete_params(WriteHead()) == {}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("answer", "error"),
     [
         (response("412 Precondition Failed", b"<Error><Code>PreconditionFailed</Code></Error>"), PreconditionFailed),

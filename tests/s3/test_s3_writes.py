@@ -12,6 +12,7 @@ import pytest
 from fakes import Head, RawConnection, RawServer, Script, object_bytes, response
 from multipart_server import etag_of
 from proxy_under_test import until
+from rows import each_row
 from stopwatch import HANG_S, assert_takes_less_than
 
 from bucketfront.config.origin_settings import OriginSettings
@@ -277,8 +278,8 @@ async def test_a_body_is_never_held_whole() -> None:
     assert peak - before < 4 * MiB
 
 
-@pytest.mark.parametrize("begin", [b"", b"some"])
-@pytest.mark.parametrize("length", [5, 1 << 16, 1 << 20])
+@each_row("begin", [b"", b"some"])
+@each_row("length", [5, 1 << 16, 1 << 20])
 async def test_a_client_that_sends_nothing_holds_no_connection(begin: bytes, length: int) -> None:
     """I34: while the first bytes of a body are missing, its upload has no connection, and another one gets it."""
     waits, goes_on = asyncio.Event(), asyncio.Event()
@@ -300,7 +301,7 @@ async def test_a_client_that_sends_nothing_holds_no_connection(begin: bytes, len
         assert (await uploading).etag == etag_of(content)
 
 
-@pytest.mark.parametrize("content", [b"", b"x", object_bytes(300_000)], ids=len)
+@each_row("content", [b"", b"x", object_bytes(300_000)], ids=len)
 async def test_the_request_on_the_wire(content: bytes) -> None:
     """I30: the request has no Expect, no chunked framing and no checksum of the SDK, and the body is read once."""
     sink = Sink()
@@ -350,7 +351,7 @@ async def test_headers_pass_by_allow_list() -> None:
     assert not (dropped.keys() - {"authorization", "host"}) & head.headers.keys()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "at"),
     [
         ("Wed, 21 Oct 2065 07:28:00 GMT", 3023335680.0),
@@ -373,7 +374,7 @@ async def test_expires(value: str, at: float) -> None:
 # --- what the origin may do to a write -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("answer", "error"),
     [
         (response("500 Internal Server Error"), OriginUnavailable),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from certificates import localhost_certificate
 from proxy_under_test import S3, Proxy, StartProxy, descriptors_open, until
+from rows import each_row
 from stopwatch import HANG_S
 from wire import Connection, connected, message
 
@@ -350,8 +351,8 @@ def _unsent(transport: asyncio.Transport) -> int:
     return transport.get_write_buffer_size()
 
 
-@pytest.mark.parametrize("limit", [256, 1024, 4096, 65536, 1 << 20, 1 << 30])
-@pytest.mark.parametrize("origin_connections", [1, 64])
+@each_row("limit", [256, 1024, 4096, 65536, 1 << 20, 1 << 30])
+@each_row("origin_connections", [1, 64])
 def test_shares(limit: int, origin_connections: int) -> None:
     """All listeners and connections together need at most four fifths of the descriptors (I21)."""
     found = descriptors.shares(limit, origin_connections)

@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from proxy_under_test import S3, Proxy, StartProxy, WallClock
 from pydantic import ValidationError
+from rows import each_row
 from stopwatch import HANG_S
 from test_tls_names import client_context, connection_for
 from wire import fetch, message
@@ -266,7 +267,7 @@ async def test_each_listener_has_its_own(
 FACTS = ClientCertificate("ab" * 32, "device-1", ("a.devices.example",), ("spiffe://example/media/cam/1",), 0.0, 9.0)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("rule", "holds"),
     [
         ({}, True),
@@ -305,7 +306,7 @@ def test_a_name_behind_a_slash() -> None:
     assert not isinstance(asyncio.run(rule.examine(request)), Grant)
 
 
-@pytest.mark.parametrize("der", [b"", b"0", b"\x30\x82\x01\x00" + bytes(256)])
+@each_row("der", [b"", b"0", b"\x30\x82\x01\x00" + bytes(256)])
 def test_a_certificate_that_cannot_be_read(der: bytes) -> None:
     """What is no certificate has no names and is valid at no time."""
     facts = facts_of(der)
@@ -314,7 +315,7 @@ def test_a_certificate_that_cannot_be_read(der: bytes) -> None:
     assert facts.name == f"sha256:{facts.fingerprint}"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("tls", "words"),
     [
         (None, "server.tls"),

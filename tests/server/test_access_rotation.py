@@ -12,6 +12,7 @@ from typing import Any
 import bcrypt
 import pytest
 from fakes import FakeClock
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.config.access_settings import BasicSettings, BearerSettings, SignedUrlSettings
@@ -91,8 +92,8 @@ def repointed(file: Path, content: bytes) -> None:
     file.symlink_to(fresh)
 
 
-@pytest.mark.parametrize("change", [replaced, rewritten, repointed])
-@pytest.mark.parametrize("kind", KINDS)
+@each_row("change", [replaced, rewritten, repointed])
+@each_row("kind", KINDS)
 async def test_a_new_secret_counts_soon(tmp_path: Path, kind: str, change: Callable[[Path, bytes], None]) -> None:
     """After CHECK_INTERVAL_S the new content of the file counts, and the old secret is refused, although it was used
     and remembered before.

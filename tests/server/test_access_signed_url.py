@@ -5,10 +5,10 @@ import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from proxy_under_test import S3, StartProxy
+from rows import each_row
 from test_delete_objects import document
 
 from bucketfront.config.access_settings import SignedUrlSettings
@@ -75,7 +75,7 @@ def test_nothing_else_holds(
         assert isinstance(examined("HEAD", target), Grant)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("expires", "now", "holds"),
     [(NOW, NOW, True), (NOW - 1, NOW, False), (NOW + 3600, NOW, True), (NOW + 3720, NOW, False), (-1, NOW, False)],
 )
@@ -84,7 +84,7 @@ def test_times(expires: int, now: int, *, holds: bool) -> None:
     assert isinstance(examined("GET", signed("GET", "/a", expires=expires), now=now), Grant) is holds
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("network", "holds"),
     [("192.0.2.0/24", True), ("192.0.2.7", True), ("198.51.100.0/24", False), ("2001:db8::/32", False), ("x", False)],
 )
@@ -93,14 +93,14 @@ def test_networks(network: str, *, holds: bool) -> None:
     assert isinstance(examined("GET", signed("GET", "/a", network=network)), Grant) is holds
 
 
-@pytest.mark.parametrize("query", ["versionId=1", "response-content-type=text/html", "response-expires=0"])
+@each_row("query", ["versionId=1", "response-content-type=text/html", "response-expires=0"])
 def test_parameters_that_are_not_signed(query: str) -> None:
     """A signature does not cover parameters that select a version or change the response, so they void it."""
     assert isinstance(examined("GET", f"{signed('GET', '/a')}&{query}"), Denial)
     assert isinstance(examined("GET", f"{signed('GET', '/a')}&t=1"), Grant)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("method", "path", "holds"),
     [
         ("GET", "/films/a/", True),

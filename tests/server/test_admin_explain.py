@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
+from rows import each_row
 
 from bucketfront.config.quantities import rounded_duration
 from bucketfront.server.telemetry.access_log import AccessRecord, FinishedRequest
@@ -311,7 +312,7 @@ async def test_a_wrong_query_is_refused(proxy: Proxy, query: str) -> None:
     assert response.json()["error"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("seconds", "text"),
     [
         (0, "0 s"), (-5, "0 s"), (59.9, "59 s"), (60, "1 min"), (61, "1 min 1 s"), (3661, "1 h 1 min"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
+from rows import each_row
 
 from bucketfront.admin.fills import percent
 from bucketfront.keys import ObjectKey
@@ -93,7 +94,7 @@ async def test_a_wrong_query_is_refused(proxy: Proxy, query: str) -> None:
     assert ("most" if "most" in query else "limit") in response.json()["error"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("present", "size", "found"), [(0, 0, 100.0), (0, 1, 0.0), (999, 1000, 99.9), (9999, 10_000, 99.9), (5, 5, 100.0)]
 )
 def test_only_all_bytes_are_100_percent(present: int, size: int, found: float) -> None:

@@ -7,7 +7,6 @@ import inspect
 import pkgutil
 import re
 import sys
-import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from rows import each_row
 
 import bucketfront
 from bucketfront.server.http1 import aiohttp_private, tls_transport
@@ -41,15 +41,34 @@ def is_private(name: str) -> bool:
 
 def own_names(owner: "type[Any]") -> frozenset[str]:
     """The private names that the source of one class reads, sets or defines on itself."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
-    except (TypeError, OSError):  # compiled
-        return frozenset(filter(is_private, vars(owner)))
     names = {name for name in vars(owner) if is_private(name)}  # with the names of `__slots__`
-    for node in ast.walk(tree):
+    definition = classes(owner.__module__).get(owner.__qualname__)  # None if it is compiled
+    for node in ast.walk(definition) if definition is not None else ():
         if isinstance(node, ast.Attribute) and _is_itself(node.value):
             names.add(node.attr)
     return frozenset(filter(is_private, names))
+
+
+@functools.cache
+def classes(module: str) -> dict[str, ast.ClassDef]:
+    """Return the definitions of a module's classes, by their qualified names."""
+    try:
+        found = tree(sys.modules[module])
+    except (TypeError, OSError):
+        return {}
+    return dict(_classes_below(found, ""))
+
+
+def _classes_below(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.ClassDef]]:
+    """Yield the classes among the statements below a node, which are few beside its expressions."""
+    for child in (*getattr(node, "body", ()), *getattr(node, "orelse", ())):
+        if isinstance(child, ast.ClassDef):
+            yield prefix + child.name, child
+            yield from _classes_below(child, f"{prefix}{child.name}.")
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _classes_below(child, f"{prefix}{child.name}.<locals>.")
+        elif isinstance(child, ast.stmt):
+            yield from _classes_below(child, prefix)
 
 
 def _is_itself(node: ast.expr) -> bool:
@@ -82,10 +101,15 @@ def modules() -> Iterator[ModuleType]:
 @functools.cache
 def nodes(module: ModuleType) -> tuple[ast.AST, ...]:
     """Return all nodes of the source of one module."""
-    return tuple(ast.walk(ast.parse(inspect.getsource(module))))
+    return tuple(ast.walk(tree(module)))
 
 
-@pytest.mark.parametrize("member", PRIVATE_MEMBERS, ids=lambda member: member.name)
+@functools.cache
+def tree(module: ModuleType) -> ast.Module:
+    return ast.parse(inspect.getsource(module))
+
+
+@each_row("member", PRIVATE_MEMBERS, ids=lambda member: member.name)
 def test_each_exists(member: PrivateMember) -> None:
     assert has(member)
     assert member.reason

@@ -1,6 +1,6 @@
 """The end of a chunked body (RFC 9112 section 7.1)."""
 
-import pytest
+from rows import each_row
 from wire import chunked
 
 from bucketfront.server.http1.chunked import MAX_LINE_BYTES, ChunkedFraming
@@ -17,7 +17,7 @@ def taken(data: bytes, step: int) -> tuple[int, ChunkedFraming]:
     return at, framing
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 7, 1000])
+@each_row("step", [1, 2, 3, 7, 1000])
 def test_end(step: int) -> None:
     """The body ends behind its last chunk, however the segments arrive."""
     for body in (BODY, chunked(), b"1;a=b\r\nx\r\n000;z\r\n\r\n", b"00A\r\n0123456789\r\n0\r\n\r\n"):
@@ -25,7 +25,7 @@ def test_end(step: int) -> None:
         assert (end, framing.is_over, framing.has_trailers, framing.is_broken) == (len(body), True, False, False)
 
 
-@pytest.mark.parametrize("step", [1, 5, 1000])
+@each_row("step", [1, 5, 1000])
 def test_trailers(step: int) -> None:
     """Trailers belong to the body."""
     body = b"1\r\nx\r\n0\r\nA: b\r\nC: d\r\n\r\n"
@@ -33,8 +33,8 @@ def test_trailers(step: int) -> None:
     assert (end, framing.is_over, framing.has_trailers) == (len(body), True, True)
 
 
-@pytest.mark.parametrize("step", [1, 1000])
-@pytest.mark.parametrize(
+@each_row("step", [1, 1000])
+@each_row(
     "data",
     [b"5\n", b"\r\n", b"g\r\n", b"-1\r\n", b"+1\r\n", b"0x1\r\n", b"1 \r\n", b" 1\r\n", b"1" * (MAX_LINE_BYTES + 1)],
 )

@@ -5,6 +5,7 @@ import ipaddress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.config.listen_host import UNIX_PEER
 from bucketfront.server.client_address import ClientAddresses
@@ -21,7 +22,7 @@ def found(peer: str | None = FRONT, **fields: str) -> str | None:
     return None if address is None else str(address)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "client"),
     [
         (CLIENT, CLIENT),
@@ -43,7 +44,7 @@ def test_x_forwarded_for(value: str, client: str | None) -> None:
     assert found(x_forwarded_for=value) == client
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "client"),
     [
         (f"for={CLIENT}", CLIENT),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
+from rows import each_row
 from stopwatch import TRIES
 from wire import message
 
@@ -28,7 +29,7 @@ def cut_off_after(acknowledged: Callable[[float], float], seconds: float, rate: 
     return seconds
 
 
-@pytest.mark.parametrize("step", [1, 64 << 10, 384 << 10])
+@each_row("step", [1, 64 << 10, 384 << 10])
 def test_an_audio_stream_lives(step: int) -> None:
     """A reader of 32 kbit/s is served to the end, however large the steps are in which its kernel takes bytes."""
     assert cut_off_after(lambda now: AUDIO * now // step * step, 86400) == 86400

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fakes import Head, RawConnection, RawServer, response
 from proxy_under_test import BLOCK, PART, WallClock, pattern, settings_of
+from rows import each_row
 from wire import Response, chunked, fetch
 
 from bucketfront.app import App
@@ -101,8 +102,8 @@ async def test_a_named_coding_is_cached(tmp_path: Path, where: str) -> None:
         assert set(store.accepted) == {"br, gzip" if where == "origin" else "gzip"}
 
 
-@pytest.mark.parametrize("etag", [None, 'W/"coded"', '"coded"'])
-@pytest.mark.parametrize("is_chunked", [True, False])
+@each_row("etag", [None, 'W/"coded"', '"coded"'])
+@each_row("is_chunked", [True, False])
 async def test_a_decoded_object_is_right(tmp_path: Path, etag: str | None, is_chunked: bool) -> None:
     """I1: without its coding named, the object is served decoded, whatever its length, ranges and ETag are."""
     store = Store(decoded_etag=etag, is_chunked=is_chunked)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from rows import each_row
 
 from bucketfront.server.access.networks import client_of
 from bucketfront.server.http1 import connection_limit
@@ -135,7 +136,7 @@ def test_a_place_is_left_once() -> None:
     assert not crowd.limit.make_room(crowd.now)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@each_row("seed", range(20))
 def test_any_order(seed: int) -> None:
     """Among any uses, accepts and closes, the connection found is the longest idle one, and none is forgotten."""
     chance, order, members = random.Random(seed), IdleOrder(), set[Guest]()
@@ -174,7 +175,7 @@ def test_a_search_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     assert order.oldest(100.0) is None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("address", "name"),
     [
         ("192.0.2.1", "192.0.2.1"),

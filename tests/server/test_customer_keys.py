@@ -4,6 +4,7 @@ import pytest
 from fakes import response
 from proxy_under_test import S3, StartProxy
 from relay import Seen
+from rows import each_row
 
 from bucketfront.server.fast_path.recogniser import recogniser
 
@@ -49,7 +50,7 @@ async def test_a_read_with_a_key(start: StartProxy, s3: S3, prefix: str, fast_pa
         assert (await proxy.request("GET", "/x", plain)).body == b"data"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "plain", "with_stage"),
     [
         ("X-Forwarded-For: 1", True, True),

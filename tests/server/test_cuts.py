@@ -11,6 +11,7 @@ import pytest
 from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
 from relay import Cut as BreakOff
 from relay import Seen
+from rows import each_row
 from wire import Connection, message
 
 from bucketfront.errors import ObjectChanged, OriginTimeout, StoreError
@@ -132,7 +133,7 @@ async def test_a_client_leaves(warm: Proxy) -> None:
     assert await cuts(warm) == {}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "cut"),
     [
         (OriginTimeout("late"), Cut.ORIGIN),

@@ -2,6 +2,7 @@
 
 import pytest
 from proxy_under_test import S3, StartProxy
+from rows import each_row
 from wire import message
 
 from bucketfront.server.fast_path.recogniser import recogniser
@@ -84,7 +85,7 @@ async def test_without_host(start: StartProxy, s3: S3) -> None:
     assert (await proxy.request("PUT", "/x", {"Host": ""}, b"new")).status == 201
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("host", "is_plain"),
     [
         ("media", True),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from rows import each_row
 
 from bucketfront.http.glob import Glob
 from bucketfront.server.cut import Cut
@@ -52,7 +53,7 @@ def events(text: str) -> list[tuple[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("wanted", "paths"),
     [
         (RequestFilter(), ["/a.mp4", "/live/b.ts", "/c%20d", "/e"]),

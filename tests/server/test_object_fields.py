@@ -13,6 +13,7 @@ import pytest
 from certificates import localhost_certificate
 from fakes import Head, RawConnection, RawServer
 from proxy_under_test import WallClock, pattern, settings_of, until
+from rows import each_row
 from wire import Response, fetch
 
 from bucketfront.app import App
@@ -92,7 +93,7 @@ OCTETS = [
 PASSED = ("Content-Disposition", "x-amz-meta-note", "Content-Type", "Content-Language")
 
 
-@pytest.mark.parametrize("value", OCTETS)
+@each_row("value", OCTETS)
 async def test_octets_pass_unchanged(tmp_path: Path, value: bytes) -> None:
     """Values in any coding reach the client as the octets that the origin sent: cold, from the cache on both paths, to
     HEAD, in parts, and after a restart (I4).
@@ -125,7 +126,7 @@ async def test_octets_pass_unchanged(tmp_path: Path, value: bytes) -> None:
             assert len(shelf.requests) == asked
 
 
-@pytest.mark.parametrize("value", OCTETS)
+@each_row("value", OCTETS)
 async def test_octets_pass_in_a_304(tmp_path: Path, value: bytes) -> None:
     """A 304 has the octets of the origin in its fields as well, on both paths."""
     async with shelf_of(tmp_path, ("Cache-Control", b'max-age=60, x="%s"' % value)) as (shelf, _):
@@ -165,7 +166,7 @@ async def test_octets_of_an_etag_pass(tmp_path: Path) -> None:
         assert not app.cache.statistics().entries
 
 
-@pytest.mark.parametrize(
+@each_row(
     "lines",
     [
         [b"no-store", b"public, max-age=60"],
@@ -195,7 +196,7 @@ async def test_lines_of_user_metadata_are_one_list(tmp_path: Path) -> None:
             assert got.headers["x-amz-meta-b"] == ""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("lines", "sent"),
     [
         ([b"next tuesday"], "next tuesday"),
@@ -214,7 +215,7 @@ async def test_expires_that_is_no_date(tmp_path: Path, lines: list[bytes], sent:
             assert got.cache_status.startswith("fwd=stale; fwd-status=304" if number else "fwd=miss")
 
 
-@pytest.mark.parametrize("headers", [{}, {"If-None-Match": ETAG}, {"Range": "bytes=0-1"}, {"If-Match": ETAG}])
+@each_row("headers", [{}, {"If-None-Match": ETAG}, {"Range": "bytes=0-1"}, {"If-Match": ETAG}])
 async def test_the_age_counts_once(tmp_path: Path, headers: dict[str, str]) -> None:
     """RFC 9111 section 4.2.3: for a cache behind, Expires minus Date minus Age is what is left, on both paths."""
     async with shelf_of(tmp_path, ("Expires", formatdate(WallClock().now + 900, usegmt=True).encode())) as (
@@ -263,7 +264,7 @@ TYPED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", [b"", b"nonsense", b"\xff\xfe", b"-1", b"9" * 400, b"a\x01b", b"2030-13-45T99:99Z"])
+@each_row("value", [b"", b"nonsense", b"\xff\xfe", b"-1", b"9" * 400, b"a\x01b", b"2030-13-45T99:99Z"])
 async def test_no_unused_field_makes_a_response_unusable(tmp_path: Path, value: bytes) -> None:
     """Whatever the fields say that bucketfront does not need, once or twice, the object is served."""
     lines = [(name, line) for name in TYPED for line in (value, b"other")]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from proxy_under_test import S3, settings_of
 from relay import Relay
+from rows import each_row
 from stopwatch import HANG_S
 from test_binding import needs_ipv6
 from wire import connected, message
@@ -79,8 +80,8 @@ def test_names(first_descriptor: int, names: str | None, found: dict[str, list[i
         os.close(first_descriptor + number)
 
 
-@pytest.mark.parametrize("count", ["2", "", "-1", "two", "0"])
-@pytest.mark.parametrize("process", ["8", "", "seven"])
+@each_row("count", ["2", "", "-1", "two", "0"])
+@each_row("process", ["8", "", "seven"])
 def test_variables_of_another_process(process: str, count: str) -> None:
     """Variables that are meant for another process, or that are malformed, pass nothing, and are removed."""
     environment = {"LISTEN_PID": process, "LISTEN_FDS": count, "LISTEN_FDNAMES": "a:b"}
@@ -88,7 +89,7 @@ def test_variables_of_another_process(process: str, count: str) -> None:
     assert not environment
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "listens", "text"),
     [
         ((socket.AF_INET, socket.SOCK_DGRAM), False, "ListenStream="),

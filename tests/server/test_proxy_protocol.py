@@ -6,6 +6,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.server.http1.proxy_protocol import (
     MAX_BINARY_BYTES,
@@ -104,7 +105,7 @@ def client_of(data: bytes) -> tuple[int, object] | None:
     return None if header is None else (header.length, header.client)
 
 
-@pytest.mark.parametrize(("data", "client"), WHOLE)
+@each_row(("data", "client"), WHOLE)
 def test_a_header_in_every_split(data: bytes, client: str | NoClient) -> None:
     """Each beginning of a header needs more bytes, the whole names its client, and what follows is not looked at."""
     named = client if isinstance(client, NoClient) else ipaddress.ip_address(client)
@@ -114,7 +115,7 @@ def test_a_header_in_every_split(data: bytes, client: str | NoClient) -> None:
         assert client_of(data + behind) == (len(data), named)
 
 
-@pytest.mark.parametrize("data", MALFORMED)
+@each_row("data", MALFORMED)
 def test_what_is_no_header(data: bytes) -> None:
     """Other bytes are refused, at their first wrong byte or later, and never become a header."""
     with pytest.raises(BadProxyHeader):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-import pytest
+from rows import each_row
 from wire import chunked, message
 
 from bucketfront.server.http1 import receiver
@@ -28,13 +28,13 @@ def documented() -> dict[str, list[str]]:
     return {words[0]: words[1:] for words in lines[top + 1 : top + 1 + len(ReceiveState)]}
 
 
-@pytest.mark.parametrize("state", ReceiveState, ids=lambda state: state.name)
+@each_row("state", ReceiveState, ids=lambda state: state.name)
 def test_the_table_is_the_documented_one(state: ReceiveState) -> None:
     targets = receiver.TRANSITIONS[state]
     assert [targets[event].name for event in ReceiveEvent] == documented()[state.name]
 
 
-@pytest.mark.parametrize("event", ReceiveEvent, ids=lambda event: event.name)
+@each_row("event", ReceiveEvent, ids=lambda event: event.name)
 def test_what_ended_stays_so(event: ReceiveEvent) -> None:
     """After dropped bytes or the last request, no event makes a connection parse again."""
     for states in (receiver._DROPPING, receiver._LAST):
@@ -66,7 +66,7 @@ def test_each_head_and_body_is_a_piece() -> None:
     assert receiving.is_between_requests()
 
 
-@pytest.mark.parametrize("at", range(len(GET) + 1))
+@each_row("at", range(len(GET) + 1))
 def test_a_head_in_two_segments(at: int) -> None:
     """A head ends where its empty line ends, however its segments are cut. The next request is another piece."""
     receiving, parsed = Receiver(), 0
@@ -85,7 +85,7 @@ def test_a_head_in_two_segments(at: int) -> None:
     assert ends == [*([at] if 0 < at < len(GET) else []), len(GET), len(GET + PUT)]
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 7, 50])
+@each_row("step", [1, 2, 3, 7, 50])
 def test_a_body_in_segments(step: int) -> None:
     """A body ends after its length or its last chunk, and no byte of the next head is in its piece."""
     for head, body in ((PUT, b"12345"), (CODED, chunked(b"\r\n\r\n", b"x" * 20))):
@@ -161,7 +161,7 @@ def test_whether_the_response_is_the_last() -> None:
     assert (receiving.is_at_last_response, receiving.is_stopped) == (True, False)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("data", "is_whole", "verdict"),
     [
         (chunked(b"abc"), True, BodyVerdict.AGREED),

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from proxy_under_test import S3, Proxy, StartProxy, until
 from relay import Seen
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.config.listener_settings import AccessLogSettings
@@ -140,7 +141,7 @@ def test_no_controls_in_lines(batch: list[FinishedRequest]) -> None:
         assert all(" " <= char <= "~" for char in lines.replace("\n", ""))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("what", "line"),
     [
         (record_of(), "[hit]"),
@@ -167,7 +168,7 @@ def test_text_lines_of_odd_paths() -> None:
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "value", "logged"),
     [
         ("range", b"bytes=0-9", {"range": "bytes=0-9"}),
@@ -315,7 +316,7 @@ def test_metrics(batches: list[list[FinishedRequest]]) -> None:
     assert comparable(generate_latest(registry).decode()) == comparable(reference(flat))
 
 
-@pytest.mark.parametrize("bound", [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0])
+@each_row("bound", [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0])
 def test_bounds_of_buckets(bound: float) -> None:
     """A duration that equals a bound belongs to the bound's bucket (`le`)."""
     registry = CollectorRegistry()
@@ -459,8 +460,8 @@ def failing(after: int, times: int) -> Callable[[int, memoryview], int]:
     return write
 
 
-@pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("after", range(28))
+@each_row("times", [1, 2])
+@each_row("after", range(28))
 def test_error_within_a_line(tmp_path: Path, after: int, times: int) -> None:
     """Wherever a write fails, the lines after it are whole, and the broken ones are counted."""
     path = tmp_path / "log"

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from cryptography import x509
 from proxy_under_test import S3, Proxy, StartProxy, until
 from pydantic import ValidationError
+from rows import each_row
 from wire import Connection, fetch, message
 
 from bucketfront.cli import main
@@ -315,7 +316,7 @@ async def test_commands_over_tls(start: StartProxy, authority: trustme.CA, pair:
         assert ("CERTIFICATE_VERIFY_FAILED" in result.output) is bool(status)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("hsts", "tls", "words"),
     [
         ({"preload": True}, {}, "needs include_subdomains"),

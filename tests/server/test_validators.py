@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fakes import Head, RawConnection, RawServer, response
 from proxy_under_test import BLOCK, PART, WallClock, pattern, settings_of
+from rows import each_row
 from wire import Response, fetch
 
 from bucketfront.app import App
@@ -76,8 +77,8 @@ async def shelf_of(folder: Path, body: bytes, etag: str | None) -> AsyncIterator
         yield shelf, clock
 
 
-@pytest.mark.parametrize("etag", [None, 'W/"weak"', '"strong"'])
-@pytest.mark.parametrize("size", [1, 100])
+@each_row("etag", [None, 'W/"weak"', '"strong"'])
+@each_row("size", [1, 100])
 async def test_a_suffix_that_the_origin_refuses(tmp_path: Path, etag: str | None, size: int) -> None:
     """I1: if the origin sends 416 for a suffix that is longer than the object, a shorter one is served all the same.
     Without a strong ETag it is cut out of the whole object.
@@ -96,8 +97,8 @@ async def test_a_suffix_that_the_origin_refuses(tmp_path: Path, etag: str | None
         assert (got.status, got.body) == (206, body)
 
 
-@pytest.mark.parametrize("etag", [None, '""', 'W/""'])
-@pytest.mark.parametrize("size", [1, BLOCK + 5, 2 * PART + 5])
+@each_row("etag", [None, '""', 'W/""'])
+@each_row("size", [1, BLOCK + 5, 2 * PART + 5])
 async def test_an_object_without_a_validator_passes_through(tmp_path: Path, etag: str | None, size: int) -> None:
     """An object whose ETag is absent or empty is served whole from one response, and is never stored (I1)."""
     body = pattern(size)
@@ -116,8 +117,8 @@ async def test_an_object_without_a_validator_passes_through(tmp_path: Path, etag
         assert shelf.app.cache.statistics().entries == 0
 
 
-@pytest.mark.parametrize("etag", ['"constant"', 'W/"constant"', "constant"])
-@pytest.mark.parametrize("size", [1, 2 * PART + 5])
+@each_row("etag", ['"constant"', 'W/"constant"', "constant"])
+@each_row("size", [1, 2 * PART + 5])
 async def test_an_etag_that_never_changes(tmp_path: Path, etag: str, size: int) -> None:
     """If Last-Modified shows another version under the same ETag, its bytes are fetched (I1, I4)."""
     async with shelf_of(tmp_path, pattern(size), etag) as (shelf, clock):
@@ -130,7 +131,7 @@ async def test_an_etag_that_never_changes(tmp_path: Path, etag: str, size: int) 
             assert got.cache_status.startswith("hit")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("dates", "versions"),
     [
         ((OLD, None), (None, None)),
@@ -172,8 +173,8 @@ async def test_later_ranges_are_ignored(tmp_path: Path, is_headed: bool) -> None
         assert got.cache_status.startswith("hit")
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("size", [1, 2 * PART + 5])
+@each_row("method", ["GET", "HEAD"])
+@each_row("size", [1, 2 * PART + 5])
 async def test_nothing_tells_the_versions_apart(tmp_path: Path, size: int, method: str) -> None:
     """Only a 304 confirms a version without Last-Modified, because its ETag may never change (I7).
 
@@ -206,8 +207,8 @@ async def test_a_304_confirms_a_version_without_a_date(tmp_path: Path, method: s
         assert len(shelf.gets) == gets
 
 
-@pytest.mark.parametrize("part", [None, "bytes=0-9", f"bytes={PART + 7}-{PART + 9}", "bytes=-5"])
-@pytest.mark.parametrize("is_headed", [False, True])
+@each_row("part", [None, "bytes=0-9", f"bytes={PART + 7}-{PART + 9}", "bytes=-5"])
+@each_row("is_headed", [False, True])
 async def test_a_weak_etag_is_never_joined(tmp_path: Path, part: str | None, is_headed: bool) -> None:
     """An object with a weak ETag is stored from one response, whichever bytes of it are requested first (I1)."""
     body = pattern(2 * PART + 5)

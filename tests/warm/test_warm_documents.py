@@ -7,6 +7,7 @@ from itertools import islice
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.keys import ObjectKey
@@ -87,7 +88,7 @@ def test_a_media_playlist() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["", "#EXTINF:4,\na.ts", "<html>", "EXTM3U"])
+@each_row("text", ["", "#EXTINF:4,\na.ts", "<html>", "EXTM3U"])
 def test_no_playlist(text: str) -> None:
     """A text without #EXTM3U in its first line is no playlist, whatever its name is (RFC 8216 section 4.1)."""
     with pytest.raises(NotFollowed, match="EXTM3U"):
@@ -133,7 +134,7 @@ def test_sitemaps() -> None:
     assert uris(sitemap.links(index.encode())) == ["/s1.xml"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "document",
     [
         b"", b"<", b"<a/>", b"<urlset>", b"\xff\xfe", b'<?xml version="1.0" encoding="klingon"?><urlset/>',
@@ -166,7 +167,7 @@ def test_relative_references() -> None:
     assert (found.outside, found.is_cut) == (0, False)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "uri",
     [
         "https://evil.example/x.ts", "//evil.example/v/x.ts", "http://169.254.169.254/latest", "skd://key", "data:,x",

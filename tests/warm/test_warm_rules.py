@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import each_row
 
 from bucketfront.warm import manifest
 from bucketfront.warm.allowance import OBJECT_BYTES, Allowance
@@ -71,7 +72,7 @@ def test_manifest() -> None:
     assert list(manifest.read([])) == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("line", "reason"),
     [
         ("a/b", "line 2 is neither a path"),
