@@ -6,7 +6,6 @@ import sys
 
 import click
 
-from bucketfront import __version__
 from bucketfront.cli import (
     check,
     config,
@@ -29,8 +28,23 @@ from bucketfront.cli import (
 from bucketfront.cli.failure import fail
 
 
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - as click calls it
+    if wanted and not context.resilient_parsing:
+        from bucketfront import __version__
+
+        click.echo(f"bucketfront, version {__version__}")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="bucketfront")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 def main() -> None:
     """bucketfront: a caching reverse proxy for S3.
 

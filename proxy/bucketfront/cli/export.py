@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 import click
 
-from bucketfront import __version__
 from bucketfront.cli.admin_client import call_admin
 from bucketfront.cli.failure import WRONG_USE, fail
 from bucketfront.cli.options import SizeType, config_option, json_option, load
@@ -60,6 +59,7 @@ def _write_archive(settings: "Settings", file: Path, limit: int | None, *, as_js
 
 def _write_manifest(settings: "Settings", file: Path) -> dict[str, int]:
     """Write a manifest, and return how many objects it has. Raises OSError."""
+    from bucketfront import __version__
     from bucketfront.warm import manifest
 
     count = 0

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bucketfront import __version__
 from bucketfront.cli.failure import FAILED, WRONG_USE, fail
 from bucketfront.cli.options import config_option, load, reader, setting_options
 
@@ -188,7 +187,7 @@ def _announce(app: "App") -> None:
 
     A process log of JSON lines gets them as one of its lines.
     """
-    from bucketfront import process_log
+    from bucketfront import __version__, process_log
     from bucketfront.config.quantities import format_size
 
     if app.settings.log.format == "json":
