@@ -61,6 +61,10 @@ CARD = """
 (title) => [...document.querySelectorAll("#cards dt")].find((found) => found.textContent === title)
   .nextElementSibling.firstElementChild.textContent
 """
+ROWS = """
+(id) => [...document.querySelectorAll(`#${id} tbody tr`)].map((row) => [...row.cells].map((cell) => cell.textContent))
+"""
+PRICES = "pricing: {currency: USD, per_1000_gets: 0.0004, per_1000_puts: 0.005, per_gb_out: 0.09}\n"
 SHOW = "(id) => document.getElementById(id).scrollIntoView()"
 
 
@@ -252,6 +256,48 @@ def test_the_readme(chromium: Browser, tmp_path: Path, case: Case) -> None:
         until(lambda: page.evaluate(CARD, "Objects") == "2", "the video and the text are there")
         assert enter(purge) == "1 purged\n"
         until(lambda: page.evaluate(CARD, "Objects") == "1", "the purge is seen")
+        assert page.errors == []
+
+
+def test_observe(chromium: Browser, origin: Origin, tmp_path: Path, case: Case) -> None:
+    """While the cache only observes, the page says so, and has what each size of the cache would give."""
+    case.of(chromium.program, "shows on the dashboard that the cache observes, and the forecast")
+    config = f"{origin.configuration(tmp_path).replace('min_free: 0', 'min_free: 0, mode: observe')}{PRICES}"
+    with bucketfront(config, tmp_path) as proxy, chromium.page(f"{proxy.admin_url}/") as page:
+        site = Site(origin, proxy, "observed")
+        site.store("film", object_bytes(SIZE))
+        shows(page, "state", "cache.mode is observe: S3 serves each read")
+        for _ in range(4):
+            assert read(site, "film") == object_bytes(SIZE)
+        shows(page, "sizing", "What the cache would give with cache.mode: serve")
+        until(lambda: [row[1] for row in page.evaluate(ROWS, "sizing")] == ["75 %"] * 4, "three of four are hits")
+        rows = page.evaluate(ROWS, "sizing")
+        assert all(row[0].startswith(factor) for row, factor in zip(rows, ("0.5", "1", "2", "4"), strict=True)), rows
+        assert {row[3] for row in rows} == {"1"}, rows
+        assert all(row[5] for row in rows), rows
+        assert page.evaluate(TEXT, "shadow") == ""
+        assert page.evaluate(CARD, "Objects") == "0"
+        assert page.errors == []
+
+
+def test_shadow(chromium: Browser, origin: Origin, tmp_path: Path, case: Case) -> None:
+    """While S3 serves and the cache is compared, the page says so, and has the verdicts."""
+    case.of(chromium.program, "shows on the dashboard how the cache compares with S3")
+    config = origin.configuration(tmp_path).replace("min_free: 0", "min_free: 0, mode: shadow")
+    with bucketfront(config, tmp_path) as proxy, chromium.page(f"{proxy.admin_url}/") as page:
+        site = Site(origin, proxy, "shadowed")
+        shows(page, "state", "cache.mode is shadow: S3 serves each read")
+        shows(page, "shadow", "What the cache would have served wrongly: none.")
+        for data in (b"before", b"after"):
+            site.store("page", data)
+            assert read(site, "page") == data
+        shows(page, "shadow", "The cache compared with S3")
+
+        def verdicts() -> dict[str, str]:
+            return {row[0]: row[1] for row in page.evaluate(ROWS, "shadow")}
+
+        until(lambda: (verdicts()["same"], verdicts()["stale"]) == ("1", "1"), "both responses are compared")
+        shows(page, "sizing", "What the cache would give with cache.mode: serve")
         assert page.errors == []
 
 

@@ -19,8 +19,11 @@ from proxy_process import fork_server
 from runs import configuration, seed
 from workload import Workload
 
+from bucketfront.cache import CacheMode
+
 CLIENTS = 8
 SECONDS, SOAK_SECONDS = 20, 900
+SECONDS_OF_OTHER_MODES = 6
 PHASE_S = 1.0  # seconds for which a script holds
 MAX_FAULTY_KEYS = 4  # most keys, of two dozen, whose origin misbehaves at the same time
 TTL = 0.5
@@ -35,10 +38,14 @@ def origin() -> Iterator[OriginProcess]:
         yield process
 
 
-async def test_faults_at_random(tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence) -> None:
-    """No body is mixed, wrong or short, no version is too old or goes backwards, and no write is lost. A 5xx comes only
-    if the origin misbehaved (I1-I5, I7-I9, I13).
+@pytest.mark.parametrize("mode", CacheMode)
+async def test_faults_at_random(
+    mode: CacheMode, tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence
+) -> None:
+    """In each mode no body is mixed, wrong or short, no version is too old or goes backwards, and no write is lost. A
+    5xx comes only if the origin misbehaved (I1-I5, I7-I9, I13, I26).
     """
+    seconds = SECONDS if mode is CacheMode.SERVE else SECONDS_OF_OTHER_MODES
     chosen = seed()
     rng = random.Random(chosen)
     workload = Workload(rng)
@@ -47,6 +54,7 @@ async def test_faults_at_random(tmp_path: Path, origin: OriginProcess, is_soak: 
         tmp_path,
         origin,
         origin={"connect_timeout": "500ms", "read_timeout": "1s"},
+        cache={"mode": str(mode)},
         freshness={
             "default_ttl": f"{TTL}s",
             "negative_ttl": f"{TTL}s",
@@ -58,7 +66,7 @@ async def test_faults_at_random(tmp_path: Path, origin: OriginProcess, is_soak: 
     async with fork_server() as starter:
         await starter.begin(config)
         address = (await starter.ready()).address
-        until = time.monotonic() + (SOAK_SECONDS if is_soak else SECONDS)
+        until = time.monotonic() + (SOAK_SECONDS if is_soak else seconds)
         load = [
             asyncio.create_task(_use(workload, ChaosClient(address, number, records), until))
             for number in range(CLIENTS)

@@ -37,6 +37,7 @@ export function time(epoch) {
 }
 
 export function money(amount, currency) {
+  if (amount === null || amount === undefined) return "–";
   const digits = Math.abs(amount) < 1 ? 4 : 2;
   return `${amount.toFixed(digits)} ${currency}`;
 }
