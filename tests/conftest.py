@@ -31,7 +31,7 @@ ClientOf = Callable[[OriginSettings], Any]
 BUCKET = "bucket"
 
 # A deadline would measure the other load of the machine.
-settings.register_profile("bucketfront", deadline=None, max_examples=examples(30, 200))
+settings.register_profile("bucketfront", deadline=None, max_examples=examples(30, 100))
 settings.load_profile("bucketfront")
 
 # Some images forbid bytecode to all programs. Each process of the tests would compile all modules, for half a minute.

@@ -1136,7 +1136,7 @@ def test_no_message_holds_a_variables_value(refuses: Refuses, environ: dict[str,
     assert SECRET not in refuses(MOUNTS, environ)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=examples(40, 400))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=examples(40, 200))
 @given(
     st.text(alphabet="\"'{}[]:,|>#&*!%@ \n-", max_size=6),
     st.text(alphabet="\"'{}[]:,|>#&*!%@ \n-", max_size=6),

@@ -258,7 +258,7 @@ class Model:
                 ]
 
 
-@settings(max_examples=examples(40, 300), deadline=None)
+@settings(max_examples=examples(40, 150), deadline=None)
 @given(actions)
 def test_entries_do_what_a_dict_would(work: list[tuple[str, int, int]]) -> None:
     """After any actions in any order the budget is the sum of the entries. Victims are the least recently used ones and

@@ -224,7 +224,7 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=examples(12, 80), deadline=None)
+@settings(max_examples=examples(12, 40), deadline=None)
 @given(operations)
 def test_totals_are_the_sums(work: list[tuple[str, int, int]]) -> None:
     """The bytes and entries that triggers count are the sums over the rows, after any changes and a restart."""

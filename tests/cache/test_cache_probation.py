@@ -365,7 +365,7 @@ actions = st.lists(
     ("factory", "make"), [(LruWithProbation, lambda: Model(1)), (S3Fifo, lambda: FifoModel(2))], ids=["lru", "s3-fifo"]
 )
 @given(script=actions)
-@settings(max_examples=examples(8, 50))
+@settings(max_examples=examples(8, 25))
 def test_victims_are_those_of_a_plain_model(
     factory: PolicyFactory, make: Callable[[], Model], script: list[tuple[str, int, int]]
 ) -> None:

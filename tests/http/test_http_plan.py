@@ -447,7 +447,7 @@ REQUESTED = SIZE.flatmap(lambda size: st.tuples(range_sets(size), st.just(size))
 TYPE = st.sampled_from([None, "a/b", "text/html; charset=utf-8", "x/" + "y" * 200])
 
 
-@settings(max_examples=examples(80, 600))  # one response in eight is multipart
+@settings(max_examples=examples(80, 300))  # one response in eight is multipart
 @given(REQUESTED, TYPE)
 def test_agrees_with_a_model_of_the_rfc(requested: tuple[str, int], object_type: str | None) -> None:
     """I1, I3: for any Range and size, status and body are what RFC 9110's prose gives, byte by byte."""

@@ -203,7 +203,7 @@ def refusing(answer: bytes) -> Script:
 
 
 @each_row("warm", [False, True])
-@each_row(("status", "code"), MISTAKES)
+@each_row(("status", "code"), MISTAKES, few=9)
 async def test_a_mistake_of_a_client(status: int, code: str, warm: bool) -> None:
     """I35: a refusal of one key, while the origin serves others, is the client's mistake, by GET, HEAD and DELETE.
 
