@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
 from relay import Seen, canned
+from rows import each_row
 from wire import connected, message
 
 from bucketfront.admin import json_body, purges
@@ -182,7 +183,7 @@ async def test_purge_survives_a_restart(start: StartProxy, s3: S3, soft: bool) -
     assert (await proxy.get("/y")).cache_status == "hit; ttl=300"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "body",
     [
         b"",

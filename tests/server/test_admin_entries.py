@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pytest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
+from rows import each_row
 
 from bucketfront.admin.entries import MAX_LISTED, cursor_of, outermost
 from bucketfront.cache import KeyRange
@@ -108,7 +109,7 @@ async def test_a_cursor_is_stable(proxy: Proxy, s3: S3) -> None:
 NO_CURSORS = ["x", "%00", base64.urlsafe_b64encode(b"one").decode(), base64.urlsafe_b64encode(b"\xff\0\xff").decode()]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "query",
     ["?limit=0", f"?limit={MAX_LISTED + 1}", "?prefix=", "?prefix=x", "?sort=size", "?prefix=/%25ff",
      *(f"?cursor={cursor}" for cursor in NO_CURSORS)],

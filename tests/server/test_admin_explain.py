@@ -304,7 +304,7 @@ async def test_an_inner_mount_decides_as_well(start: StartProxy, s3: S3) -> None
     assert [(mount["path"], mount["public"]) for mount in found["mounts"]] == [("/all/", True), ("/team/", False)]
 
 
-@pytest.mark.parametrize("query", ["", "?path=", "?path=x", "?path=/%25zz", "?path=/a&path=/b", "?path=/a&x=1"])
+@each_row("query", ["", "?path=", "?path=x", "?path=/%25zz", "?path=/a&path=/b", "?path=/a&x=1"])
 async def test_a_wrong_query_is_refused(proxy: Proxy, query: str) -> None:
     """A missing, malformed or repeated path and unknown parameters get 400."""
     response = await proxy.admin("GET", f"/api/v1/explain{query}")

@@ -3,7 +3,6 @@
 import asyncio
 from typing import Any
 
-import pytest
 from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
 from rows import each_row
 
@@ -86,7 +85,7 @@ async def test_the_number_of_fills_is_bounded(proxy: Proxy, s3: S3) -> None:
         await asyncio.gather(*reading)
 
 
-@pytest.mark.parametrize("query", ["?limit=0", "?limit=1001", "?limit=x", "?limit=1&limit=2", "?most=1"])
+@each_row("query", ["?limit=0", "?limit=1001", "?limit=x", "?limit=1&limit=2", "?most=1"])
 async def test_a_wrong_query_is_refused(proxy: Proxy, query: str) -> None:
     """Unknown and repeated parameters, and values out of their range, get 400 and their name."""
     response = await proxy.admin("GET", f"/api/v1/fills{query}")

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy, until
+from rows import each_row
 from wire import Connection, connected, message
 
 from bucketfront.admin import api, json_body, tokens
@@ -37,7 +38,7 @@ async def assert_kept(proxy: Proxy) -> None:
     assert (await proxy.get("/x")).cache_status.startswith("hit")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("fields", "status"),
     [
         ({"Host": "evil.example:8081"}, 421),

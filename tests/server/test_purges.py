@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy
+from rows import each_row
 
 from bucketfront.http.glob import MAX_GLOB_CHARS
 
@@ -80,7 +81,7 @@ async def test_what_each_selection_has(nested: Proxy, wanted: dict[str, Any], co
     assert len(nested.relay.seen) == count
 
 
-@pytest.mark.parametrize(
+@each_row(
     "wanted",
     [
         {"glob": ""},

@@ -11,6 +11,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from proxy_under_test import S3, Proxy, StartProxy
+from rows import each_row
 from wire import Response
 
 SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=A/20260101/us-east-1/s3/aws4_request, Signature=0"}
@@ -51,8 +52,8 @@ def as_bucket(s3: S3) -> dict[str, Any]:
 # --- operations that are not implemented ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("query", OF_OBJECTS)
-@pytest.mark.parametrize("signed", [{}, SIGNED], ids=["plain", "signed"])
+@each_row("query", OF_OBJECTS)
+@each_row("signed", [{}, SIGNED], ids=["plain", "signed"])
 async def test_subresource_of_an_object(proxy: Proxy, s3: S3, query: str, signed: dict[str, str]) -> None:
     """An object is never served or written in place of its sub-resource, warm or cold: 501, with any method."""
     s3.put("x", BODY)

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from proxy_under_test import S3, Proxy, StartProxy, pattern
 from relay import Seen, canned
+from rows import each_row
 from stopwatch import HANG_S
 from wire import chunked, message
 
@@ -44,8 +45,8 @@ def claims(body: bytes) -> list[dict[str, str]]:
 NAMES = [f"{name} {value[:8]}" for claim in claims(b"") for name, value in claim.items()]
 
 
-@pytest.mark.parametrize("number", range(len(claims(b""))), ids=NAMES)
-@pytest.mark.parametrize("framing", [{}, {"Transfer-Encoding": "chunked"}], ids=["length", "chunked"])
+@each_row("number", range(len(claims(b""))), ids=NAMES)
+@each_row("framing", [{}, {"Transfer-Encoding": "chunked"}], ids=["length", "chunked"])
 async def test_checksums(proxy: Proxy, s3: S3, number: int, framing: dict[str, str]) -> None:
     """A body that matches its checksum is stored. Any other, empty or not, is a 400 and leaves the old version."""
     old = b"the old version"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
 from relay import Seen, canned
+from rows import each_row
 from wire import Response
 
 from bucketfront.admin.warming import DEFAULT_PARALLEL
@@ -172,7 +173,7 @@ async def test_a_list_that_fails(proxy: Proxy, s3: S3) -> None:
     assert "AccessDenied" in report["message"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("wanted", "reason"),
     [
         ({}, "name paths"),
