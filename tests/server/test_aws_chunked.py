@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern
+from rows import each_row
 from wire import Response, chunked
 
 SIGNED = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
@@ -36,8 +37,8 @@ async def put(proxy: Proxy, headers: Mapping[str, str], body: bytes, target: str
     return await proxy.request("PUT", target, headers, body)
 
 
-@pytest.mark.parametrize("size", [0, 1, CHUNK, BLOCK + 7, 3 * PART + 7])
-@pytest.mark.parametrize("kind", [SIGNED, UNSIGNED])
+@each_row("size", [0, 1, CHUNK, BLOCK + 7, 3 * PART + 7])
+@each_row("kind", [SIGNED, UNSIGNED])
 async def test_the_object_is_decoded(proxy: Proxy, s3: S3, size: int, kind: str) -> None:
     """The object has the client's bytes and no trace of the framing, at S3 and in the cache (I3)."""
     data = pattern(size)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy
+from rows import each_row
 
 PAGE = b"<script>alert(document.domain)</script>"
 ACTIVE = [
@@ -36,7 +37,7 @@ async def disposition(proxy: Proxy, target: str, **fields: str) -> str | None:
     return found
 
 
-@pytest.mark.parametrize("kind", ACTIVE)
+@each_row("kind", ACTIVE)
 async def test_active_types_of_uploads(proxy: Proxy, s3: S3, kind: str) -> None:
     """On a mount that takes uploads, active and malformed types are attachments on each path of a response
     (I33).
@@ -45,7 +46,7 @@ async def test_active_types_of_uploads(proxy: Proxy, s3: S3, kind: str) -> None:
     assert await disposition(proxy, "/x") == "attachment"
 
 
-@pytest.mark.parametrize("kind", PASSIVE)
+@each_row("kind", PASSIVE)
 async def test_other_types_of_uploads(proxy: Proxy, s3: S3, kind: str) -> None:
     """Media, documents and text are shown."""
     s3.put("x", PAGE, ContentType=kind)

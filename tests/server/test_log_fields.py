@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
 from relay import Seen
+from rows import each_row
 from ulid import ULID
 from wire import message
 
@@ -141,7 +142,7 @@ async def test_a_given_request_id(proxy: Proxy, s3: S3) -> None:
     assert proxy.app.fast_path.served == 1
 
 
-@pytest.mark.parametrize("given", ["", "a b", 'a"', "a" * 129, "ä", "a\x01"])
+@each_row("given", ["", "a b", 'a"', "a" * 129, "ä", "a\x01"])
 async def test_an_unsafe_request_id(proxy: Proxy, s3: S3, given: str) -> None:
     """An id that is not safe is replaced (I28)."""
     s3.put("x", SMALL)

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
 from relay import Cut, Seen, canned
+from rows import each_row
 
 from bucketfront.admin.health import Phase
 from bucketfront.cache.storage.folder import Folder
@@ -42,7 +43,7 @@ def s3_of(status: int, code: str) -> dict[str, Any]:
     return {"status": status, "code": code, "request_id": "4442587FB7D0A2F9", "host_id": "vlR7Pnpv/+abc="}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("method", "target", "headers", "body"),
     [
         ("GET", "/x", {}, None),
@@ -55,7 +56,7 @@ def s3_of(status: int, code: str) -> dict[str, Any]:
         ("POST", "/?delete", {}, b"<Delete><Object><Key>x</Key></Object></Delete>"),
     ],
 )
-@pytest.mark.parametrize(("status", "code"), [(400, "ExpiredToken"), (403, "AccessDenied"), (503, "SlowDown")])
+@each_row(("status", "code"), [(400, "ExpiredToken"), (403, "AccessDenied"), (503, "SlowDown")])
 async def test_each_failed_request_names_s3s_reason(
     proxy: Proxy, method: str, target: str, headers: dict[str, str], body: bytes | None, status: int, code: str
 ) -> None:

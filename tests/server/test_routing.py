@@ -4,6 +4,7 @@ from urllib.parse import unquote
 
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy
+from rows import each_row
 from ulid import ULID
 
 from bucketfront.keys import percent_encode
@@ -139,7 +140,7 @@ async def test_bad_targets(proxy: Proxy) -> None:
     assert proxy.relay.seen == []
 
 
-@pytest.mark.parametrize("octets", [b"a\0b", b"a\x7fb", "ü".encode(), b"\xff", b"a\rb"])
+@each_row("octets", [b"a\0b", b"a\x7fb", "ü".encode(), b"\xff", b"a\rb"])
 async def test_raw_octets_that_no_url_has(proxy: Proxy, octets: bytes) -> None:
     """An octet that needs escaping is a 400 if it is raw, with the proxy's own response, and the connection closes
     (RFC 3986 section 2).

@@ -80,7 +80,7 @@ async def test_subresource_of_a_bucket(start: StartProxy, s3: S3, query: str) ->
     assert (await proxy.get("/?_=1")).body == b"page"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "query",
     ["v=1", "_", "session=abc", "location=berlin", "policy=1", "versions=2", "prefix=a", "marker", "ACL", "x=acl"],
 )
@@ -91,7 +91,7 @@ async def test_parameters_of_web_pages(proxy: Proxy, s3: S3, query: str) -> None
         assert (await proxy.get(f"/x?{query}")).body == BODY
 
 
-@pytest.mark.parametrize("query", ["acl=x", "session=abc", "prefix=a", "encoding-type=url&delimiter=/"])
+@each_row("query", ["acl=x", "session=abc", "prefix=a", "encoding-type=url&delimiter=/"])
 async def test_parameters_of_s3_clients(proxy: Proxy, s3: S3, query: str) -> None:
     """A client of S3 means S3's operation, whatever the value, also if the object is a hit for others."""
     s3.put("x", BODY)
@@ -222,10 +222,10 @@ async def site(start: StartProxy, s3: S3) -> Proxy:
     return proxy
 
 
-@pytest.mark.parametrize(
+@each_row(
     "fields", [SIGNED, {"amz-sdk-invocation-id": "1"}, {"authorization": "AWS A:b"}], ids=["v4", "unsigned", "v2"]
 )
-@pytest.mark.parametrize("target", ["/none", "/about", "/docs/", "/docs", "/none/", "/docs/./none", "/./about.html"])
+@each_row("target", ["/none", "/about", "/docs/", "/docs", "/none/", "/docs/./none", "/./about.html"])
 async def test_a_client_of_s3_gets_no_other_object(site: Proxy, target: str, fields: dict[str, str]) -> None:
     """A key that does not exist is a 404 to a client of S3, also where a site has a page for its path in the cache."""
     for method in ("GET", "HEAD"):

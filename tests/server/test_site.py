@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern
 from relay import Seen, canned
+from rows import each_row
 
 from bucketfront.keys import ObjectKey
 from bucketfront.server.handlers import objects
@@ -26,7 +27,7 @@ def _mount(s3: S3, **more: Any) -> dict[str, Any]:
     return {"path": "/", "bucket": s3.bucket, **more}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("target", "status", "body"),
     [
         ("/", 200, b"home"),

@@ -12,6 +12,7 @@ import pytest
 from behaviour import HONEST, Behaviour, OriginRequest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Seen, canned
+from rows import each_row
 from uploads_under_test import BODY, OLD, PERCENTS, Setup, running
 from wire import Response, chunked, connected, message
 
@@ -132,7 +133,7 @@ async def test_what_a_form_says_of_its_files(proxy: Proxy, s3: S3) -> None:
     assert s3.client.get_object_tagging(Bucket=s3.bucket, Key="a.css")["TagSet"] == [{"Key": "a", "Value": "1"}]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "field",
     [
         part("acl", b"public-read"),
@@ -230,7 +231,7 @@ async def test_conditions(proxy: Proxy, s3: S3) -> None:
     assert (await post(proxy, "/upload", *parts, headers={"If-Match": '"x"'})).status == 501
 
 
-@pytest.mark.parametrize(
+@each_row(
     "parts",
     [
         [],

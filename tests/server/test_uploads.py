@@ -7,6 +7,7 @@ import re
 import pytest
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Seen, canned
+from rows import each_row
 from wire import chunked, message
 
 from bucketfront.server import object_writer
@@ -88,8 +89,8 @@ async def test_empty_body(proxy: Proxy, s3: S3) -> None:
         assert s3.get("x") == b""
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
-@pytest.mark.parametrize("line", ["PUT /x", "POST /upload/x", "POST /upload", "POST /?delete"])
+@each_row("version", ["1.0", "1.1"])
+@each_row("line", ["PUT /x", "POST /upload/x", "POST /upload", "POST /?delete"])
 async def test_no_length(proxy: Proxy, s3: S3, line: str, version: str) -> None:
     """A write without a length does not empty the object.
 
@@ -337,7 +338,7 @@ async def test_object_headers_are_stored(proxy: Proxy, s3: S3) -> None:
     assert {tag["Key"]: tag["Value"] for tag in tags} == {"a": "1", "b": "2"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "headers",
     [
         {"x-amz-copy-source": "/bucket/other"},

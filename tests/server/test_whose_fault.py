@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from proxy_under_test import S3, Proxy
 from relay import Seen, canned
+from rows import each_row
 
 from bucketfront.s3 import breaker, client, pace
 
@@ -29,7 +30,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "RETRY_PAUSE_S", 0.0)
 
 
-@pytest.mark.parametrize(("status", "code"), OURS)
+@each_row(("status", "code"), OURS)
 async def test_our_fault_is_never_the_clients(proxy: Proxy, s3: S3, status: int, code: str) -> None:
     """I35: our credentials, clock, bucket and configuration become a 502, no absence, and nothing cached is lost."""
     s3.put("cached", b"data")
