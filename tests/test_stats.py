@@ -10,6 +10,7 @@ from bucketfront.cli.stats import report
 MOUNT = {
     "mount": "/", "reads": 1000, "hits": 900, "bytes": 5 << 30, "cached_bytes": 4 << 30,
     "hit_ratio": {"requests": 0.9, "bytes": 0.8}, "origin_reads": 120, "origin_writes": 7, "origin_bytes": 3 << 29,
+    "origin_wasted": {"unread": 3 << 20, "outdated": 1 << 20, "twice": 0, "cut-off": 0},
     "saved": {"requests": 880, "bytes": (5 << 30) - (3 << 29), "money": 1.25}, "money_spent": 0.5,
 }  # fmt: skip
 FIGURES: dict[str, Any] = {
@@ -45,6 +46,7 @@ def test_a_report() -> None:
     assert lines["read by clients"][-3:] == ["1,000", "5.0", "GiB"]
     assert lines["hit ratio"][-4:] == ["90.0", "%", "80.0", "%"]
     assert lines["read from S3"][-3:] == ["120", "1.5", "GiB"]
+    assert lines["of no use"][-2:] == ["4.0", "MiB"]
     assert lines["saved"][-3:] == ["880", "3.5", "GiB"]
     assert "cache: 12,345 objects, 512 MiB of 1.0 GiB (50.0 %)" in text
     assert "removed: 40 space, 2 purged\n" in text

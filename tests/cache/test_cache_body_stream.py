@@ -13,6 +13,7 @@ from rows import each_row
 from bucketfront.cache.fetch import body_stream
 from bucketfront.cache.fetch.body_stream import MAX_FAILURES, MAX_HEDGES
 from bucketfront.cache.fetch.part_fetch import PartOutcome
+from bucketfront.cache.fetch.traffic import Waste
 from bucketfront.cache.reader import Reader
 from bucketfront.errors import (
     AccessDenied,
@@ -317,6 +318,25 @@ async def test_a_stalled_body_is_raced_from_where_it_stands(tmp_path: Path, at: 
         assert rig.origin.requested == [(0, PART), (at, PART)]
         assert runs(rig.origin.reads) == [(0, PART)]
         await rig.audit()
+
+
+async def test_bytes_that_both_requests_bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a request and its hedge bring bytes at once, those of the second one are counted as of no use (I37)."""
+    async with Rig(tmp_path, hedge_after=0.0) as rig:
+        data = rig.origin.put(content(PART))
+        door = asyncio.Event()
+
+        async def until_both(tasks: "list[asyncio.Task[object]]") -> None:
+            door.set()
+            await asyncio.wait(tasks)
+
+        monkeypatch.setattr(body_stream, "_until_bytes", until_both)
+        with await reader_of(rig) as reader:
+            rig.origin.door = door
+            assert await rig.read(reader, demand=Demand.WHOLE) == data
+        account = rig.cache.traffic[""]
+        assert rig.stats.hedges == 1
+        assert account.wasted[Waste.TWICE] == sum(account.received.values()) - len(data) > 0
 
 
 async def test_a_hedge_that_fails_leaves_the_first_alone(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from cache_harness import NEVER, Rig, runs, turns
 from fake_origin import BLOCK, KEY, FakeOrigin, content
 
 from bucketfront.cache.fetch import passthrough
+from bucketfront.cache.fetch.traffic import Waste
 from bucketfront.cache.reader import Reader
 from bucketfront.errors import ObjectChanged, OriginUnavailable
 from bucketfront.http.ranges import FromTo, Span
@@ -244,3 +245,16 @@ async def test_an_object_that_does_not_fit_costs_a_small_first_part(tmp_path: Pa
         assert rig.origin.requested == [(0, BLOCK)]
         assert await rig.get() == data
         await rig.audit()
+
+
+async def test_what_a_client_that_leaves_has_not_taken(uncached: Uncached) -> None:
+    """Bytes that came for a client that left before it took them count as unread, each once (I37)."""
+    data = uncached.rig.origin.put(content(SIZE))
+    pieces = await uncached.stream()
+    taken = await anext(pieces)
+    await turns()
+    await pieces.aclose()
+    account = uncached.rig.cache.traffic[""]
+    assert taken == data[: len(taken)]
+    assert account.wasted[Waste.UNREAD] == sum(account.received.values()) - len(taken) > 0
+    assert sum(account.wasted.values()) == account.wasted[Waste.UNREAD]

@@ -1,11 +1,16 @@
 """The metrics of a whole proxy: all of them are in the table, and count what they are named for."""
 
+import asyncio
 import json
 import platform
 import re
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from proxy_under_test import BLOCK, PART, S3, Proxy, pattern
+from proxy_under_test import BLOCK, PART, S3, Proxy, StartProxy, pattern, until
+from relay import Seen
+from test_warm import warmed
+from wire import message
 
 from bucketfront import __version__
 from bucketfront.admin.collectors.table import FAMILIES, STANDARD_PREFIXES
@@ -87,6 +92,87 @@ async def test_bytes_from_the_origin(proxy: Proxy, s3: S3) -> None:
     assert await value(proxy, "origin_received_bytes_total", mount="/", cause="fill") + await value(
         proxy, "origin_received_bytes_total", mount="/", cause="read-ahead"
     ) == len(body)
+
+
+async def wasted(proxy: Proxy) -> dict[str, int]:
+    """Return the bytes of no use that are not 0, by cause. The statistics have the same as the metrics."""
+    found = {
+        dict(labels)["cause"]: int(count)
+        for (name, labels), count in (await samples(proxy)).items()
+        if name == "bucketfront_origin_wasted_bytes_total" and count
+    }
+    summary = (await proxy.admin("GET", "/api/v1/stats")).json()["summary"]
+    for figures in (summary["total"], summary["mounts"][0]):
+        assert {cause: count for cause, count in figures["origin_wasted"].items() if count} == found
+    return found
+
+
+@pytest.mark.parametrize("end", ["purge", "write", "change", "idle"])
+async def test_bytes_that_no_client_read(proxy: Proxy, s3: S3, end: str) -> None:
+    """Of an object that ends, the blocks of which no client read a byte count once, by the reason of the end (I37)."""
+    body = pattern(40 * PART)
+    s3.put("x", body)
+    s3.put("read", body)
+    await proxy.get("/read")
+    await warmed(proxy, objects=[{"path": "/x", "range": f"bytes=0-{5 * BLOCK - 1}"}])
+    await proxy.get("/x", Range=f"bytes={BLOCK}-{BLOCK}")
+    await proxy.settled()
+    received = proxy.relay.body_bytes - len(body)
+    assert received >= 5 * BLOCK
+    assert await wasted(proxy) == {}
+    match end:
+        case "purge":
+            await proxy.admin("POST", "/api/v1/purge", b'{"all": true}')
+        case "write":
+            for name in ("x", "read"):
+                await proxy.request("PUT", f"/{name}", body=b"new")
+        case "change":
+            for name in ("x", "read"):
+                s3.put(name, b"new")
+            proxy.clock.advance(1000)
+            for name in ("x", "read"):
+                assert (await proxy.get(f"/{name}")).body == b"new"
+        case _:
+            proxy.clock.advance(4000)
+            await proxy.step()
+    await proxy.app.cache_assembly.disposal.finish()
+    assert await wasted(proxy) == {"unread" if end == "idle" else "outdated": received - BLOCK}
+
+
+async def test_a_hit_is_a_read(proxy: Proxy, s3: S3) -> None:
+    """What a warm job brought counts as read with the first hit, also one of the fast path."""
+    s3.put("hit", b"data")
+    s3.put("unused", b"other")
+    await warmed(proxy, paths=["/hit", "/unused"])
+    assert (await proxy.get("/hit")).cache_status.startswith("hit")
+    await proxy.admin("POST", "/api/v1/purge", b'{"all": true}')
+    await proxy.app.cache_assembly.disposal.finish()
+    assert await wasted(proxy) == {"outdated": len(b"other")}
+
+
+async def test_bytes_of_a_block_that_is_cut(start: StartProxy, s3: S3) -> None:
+    """If the last client leaves within a block, what came of that block counts as cut off (I37)."""
+    proxy = await start(cache={"after_disconnect": "stop"})
+    s3.put("x", pattern(40 * PART))
+    held = asyncio.Event()
+
+    async def hold(seen: Seen) -> None:
+        if seen.method == "GET" and seen.sent > BLOCK // 2:
+            await held.wait()
+
+    proxy.relay.on_body = hold
+    async with proxy.connection() as connection:
+        await connection.send(message("GET", "/x"))
+        await connection.head()
+        await until(lambda: any(seen.sent > BLOCK // 2 for seen in proxy.relay.seen))
+        await until(lambda: sum(view.present for view in proxy.app.cache.fills()) > 0)
+        connection.abort()
+    await proxy.settled()
+    held.set()
+    cut = (await wasted(proxy))["cut-off"]
+    received = sum(proxy.app.cache.traffic["/"].received.values())
+    present = sum(len(held.spans) and held.spans[0].length for held in proxy.app.cache.newest(9))
+    assert 0 < cut == received - present
 
 
 async def test_requests_that_s3_charges_for(proxy: Proxy, s3: S3) -> None:

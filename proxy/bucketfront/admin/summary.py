@@ -12,7 +12,7 @@ from bucketfront.admin.ratios import HitRatios, Savings, ratio
 from bucketfront.admin.savings import NOTHING, Money, Usage
 from bucketfront.admin.shadow_figures import ShadowFigures, shadow_figures
 from bucketfront.admin.size_forecast import ForecastFigures, forecast_figures
-from bucketfront.cache import Cache, CacheMode, Verdict
+from bucketfront.cache import Cache, CacheMode, Verdict, Waste
 from bucketfront.config.mount_areas import NO_MOUNT
 from bucketfront.config.settings import Settings
 from bucketfront.s3.billing import PriceClass
@@ -26,7 +26,8 @@ class MountFigures(BaseModel):
     """The figures of one mount, or of all of them. `reads` are GETs and HEADs that S3 would have served.
 
     `cached_bytes` are those of `bytes` that the cache had. `origin_reads` and `origin_writes` are requests that S3
-    charges for, and `money_spent` is their price and that of the bytes.
+    charges for, and `money_spent` is their price and that of the bytes. Of `origin_bytes`, `origin_wasted` were of no
+    use, by cause: see docs/metrics.md.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -40,6 +41,7 @@ class MountFigures(BaseModel):
     origin_reads: int
     origin_writes: int
     origin_bytes: int
+    origin_wasted: dict[str, int]
     saved: Savings
     money_spent: float | None
 
@@ -92,6 +94,7 @@ class _OfMount:
     reads: ClientReads
     usage: Usage
     money: Money | None
+    wasted: Mapping[Waste, int]
 
     @property
     def is_shown(self) -> bool:
@@ -112,6 +115,7 @@ class _OfMount:
             origin_reads=usage.origin_reads,
             origin_writes=usage.origin_writes,
             origin_bytes=usage.origin_bytes,
+            origin_wasted={waste.value: self.wasted.get(waste, 0) for waste in Waste},
             saved=Savings(
                 requests=usage.saved_reads, bytes=usage.saved_bytes, money=None if money is None else money.saved
             ),
@@ -210,22 +214,25 @@ class Summary:
                 0 if account is None else sum(account.received.values()),
             )
             prices = self._prices.get(mount, self._pricing)
-            found.append(_OfMount(mount, of_clients, usage, savings.money(usage, prices)))
+            wasted = {} if account is None else account.wasted
+            found.append(_OfMount(mount, of_clients, usage, savings.money(usage, prices), wasted))
         return found
 
 
 def _total(by_mount: list[_OfMount]) -> _OfMount:
     """Return the sum of all mounts. Its money is that of the mounts whose prices are known."""
-    reads, usage, amount = ClientReads(), NOTHING, None
+    reads, usage, amount, wasted = ClientReads(), NOTHING, None, dict.fromkeys(Waste, 0)
     for one in by_mount:
         reads.requests += one.reads.requests
         reads.bytes += one.reads.bytes
         reads.hits += one.reads.hits
         reads.cached_bytes += one.reads.cached_bytes
         usage += one.usage
+        for waste, count in one.wasted.items():
+            wasted[waste] += count
         if one.money is not None:
             amount = one.money if amount is None else amount + one.money
-    return _OfMount("", reads, usage, amount)
+    return _OfMount("", reads, usage, amount, wasted)
 
 
 def _sizing_figures(found: Sizing | None) -> SizingFigures | None:

@@ -16,6 +16,7 @@ from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.negative_cache import Absence, Refusal
 from bucketfront.cache.entries.removals import AGE_BOUNDS_S, Removal, RemovalFigures, RemovalReason, StorageRefusal
 from bucketfront.cache.fetch.fill_view import FillView, PartView, ReaderView
+from bucketfront.cache.fetch.traffic import Waste
 from bucketfront.cache.handover import hand_over, take_back
 from bucketfront.cache.held import Held
 from bucketfront.cache.lookup_flow import Absent
@@ -80,6 +81,7 @@ __all__ = [
     "StorageRefusal",
     "Upload",
     "Verdict",
+    "Waste",
     "boot_id",
     "boottime",
     "hand_over",

@@ -169,7 +169,8 @@ def assemble(
     `overhead` is the bytes that the index takes. Entries are stale that were validated before `trusted_since`.
     """
     storage = storage or store
-    entries = _open_entries(index, options, overhead, trusted_since, Removals(clock))
+    traffic = Traffic(options.mount_of)
+    entries = _open_entries(index, options, overhead, trusted_since, Removals(clock), traffic)
     stats, counters, integrity = FetchStats(options.read_ahead_limit), Counters(), Integrity()
     disposal = Disposal(entries, storage)
     flusher = Flusher(index, entries, disposal, storage, is_durable=options.is_durable)
@@ -184,7 +185,7 @@ def assemble(
         clock=monotonic, retries=retries or RetryBudget(clock=monotonic), hedges=hedges or RetryBudget(),
         block_size=options.block_size, part_size=options.part_size, split_distance=options.split_distance,
         parallel_parts=options.parallel_parts, after_disconnect=options.after_disconnect,
-        read_ahead_max=options.read_ahead_max, reader_timeout=options.reader_timeout, traffic=Traffic(options.mount_of),
+        read_ahead_max=options.read_ahead_max, reader_timeout=options.reader_timeout, traffic=traffic,
         ownership=store.ownership,
     )  # fmt: skip
     lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)
@@ -226,7 +227,7 @@ def _bypass(mode: CacheMode, readers: ReaderContext, negative_cache: NegativeCac
 
 
 def _open_entries(
-    index: Index, options: CacheOptions, overhead: int, trusted_since: float, removals: Removals
+    index: Index, options: CacheOptions, overhead: int, trusted_since: float, removals: Removals, traffic: Traffic
 ) -> EntryTable:
     entries = EntryTable(
         index,
@@ -237,6 +238,7 @@ def _open_entries(
         removals=removals,
         trusted_since=trusted_since,
         eviction=POLICIES[options.eviction],
+        on_unread=traffic.note_unread,
     )
     entries.open()
     return entries

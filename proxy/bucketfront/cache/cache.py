@@ -196,6 +196,7 @@ class Cache:
         if 0 <= now - lease.used_at < TOUCH_INTERVAL_S:
             return
         if (entry := self._leased(lease)) is not None:
+            entry.unread = 0  # a hit of a complete object counts as a read of all of it
             self._entries.use(entry, now)
             self._hot_bodies.touch(lease)
             if entry.uses == MAX_USES:

@@ -180,6 +180,11 @@ class Reader:
             count -= run.stop * size - span.stop
         return max(0, count)
 
+    def note_sent(self, span: Span) -> None:
+        """Note that these bytes were sent to a client, so that they did not come from the origin in vain."""
+        if self._entry.unread:
+            self._entry.unread &= ~blocks.mask(blocks.covering(span, self._context.fetch_context.block_size))
+
     def is_sound(self, span: Span) -> bool:
         """Return whether every byte of the span is still in the file, and no block of it was found corrupt.
 

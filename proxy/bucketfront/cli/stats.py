@@ -51,6 +51,7 @@ def report(figures: dict[str, Any]) -> list[str]:
             ("read by clients", f"{total['reads']:,}", _bytes(total["bytes"])),
             ("hit ratio", *(_percent(total["hit_ratio"][by]) for by in ("requests", "bytes"))),
             ("read from S3", f"{total['origin_reads']:,}", _bytes(total["origin_bytes"])),
+            *([("of no use", "", _bytes(wasted))] if (wasted := sum(total["origin_wasted"].values())) else []),
             ("saved", f"{total['saved']['requests']:,}", _bytes(total["saved"]["bytes"])),
             ("written to S3", f"{total['origin_writes']:,}", ""),
         ]

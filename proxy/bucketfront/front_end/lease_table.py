@@ -169,6 +169,9 @@ class LeaseReader:
         """Return how many bytes of the span the cache had."""
         return span.length
 
+    def note_sent(self, span: Span) -> None:
+        """Do nothing: the owner learns of the hit."""
+
     def is_sound(self, span: Span) -> bool:  # noqa: ARG002 - as above
         return True
 

@@ -17,6 +17,16 @@ _RECEIVED = counter(
     "mount",
     "cause",
 )
+_WASTED = counter(
+    "origin_wasted_bytes",
+    "Those of them that were of no use. `cause` is unread (the object was removed for space or idleness before a client"
+    " read them), outdated (a write, a purge or another version came before that), twice (another request brought the"
+    " same bytes), or cut-off (of a block that did not come whole, or outside of the part that was wanted). Of a block"
+    " that a client read in part, all counts as read, and so does all of a complete object after a hit. Objects that a"
+    " restart or too many open files pushed out of memory count as read.",
+    "mount",
+    "cause",
+)
 _CHARGED = counter(
     "origin_charged_requests",
     "Requests that S3 charges for: those with a response below 500, except deletes. `kind` is read (GET and HEAD) or"
@@ -25,7 +35,7 @@ _CHARGED = counter(
     "kind",
 )
 
-FAMILIES = (_RECEIVED, _CHARGED)
+FAMILIES = (_RECEIVED, _WASTED, _CHARGED)
 
 
 class TrafficCollector(Collector):
@@ -41,6 +51,11 @@ class TrafficCollector(Collector):
             ((mount, cause.value), count)
             for mount, account in sorted(self._cache.traffic.items())
             for cause, count in account.received.items()
+        )
+        yield _WASTED.values(
+            ((mount, cause.value), count)
+            for mount, account in sorted(self._cache.traffic.items())
+            for cause, count in account.wasted.items()
         )
         yield _CHARGED.values(
             ((mount, kind.value), count) for (mount, kind), count in sorted(self._origin.billing.counts.items())

@@ -18,6 +18,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from bucketfront.cache.entries.lease import Lease
+from bucketfront.cache.entries.removals import Reason
 from bucketfront.cache.storage import blocks
 from bucketfront.cache.storage.records import Outline, Row
 from bucketfront.cache.storage.storage import StoredFile
@@ -83,8 +84,8 @@ class Entry:
 
     __slots__ = (
         "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "has_supplied", "id",
-        "is_removed", "key", "lease", "lost", "metadata", "new_sums", "pins", "policy_number", "present", "spare",
-        "state", "stored_at", "unverified", "uses", "validated_at",
+        "is_removed", "key", "lease", "lost", "metadata", "new_sums", "pins", "policy_number", "present",
+        "removed_because", "spare", "state", "stored_at", "unread", "unverified", "uses", "validated_at",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +105,8 @@ class Entry:
         self.lease: Lease | None = None  # the one that was granted; a change of the entry revokes it
         self.present = 0
         self.unverified = 0
+        self.unread = 0  # the present blocks that came from the origin, and of which no client has read a byte
+        self.removed_because: Reason | None = None
         self.new_sums: dict[int, int] = {}  # CRC-32 of blocks that the index does not have yet
         self.lost: set[int] = set()  # blocks that are gone, but not yet from the index
         self.bytes = 0  # charged to the budget

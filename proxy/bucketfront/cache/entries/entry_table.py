@@ -50,7 +50,7 @@ class EntryTable:
     `policy` decides how long an entry is fresh. `hot_limit` bounds the entries in memory and so the open descriptors.
     Entries that were validated before `trusted_since` (seconds since the epoch) are stale, because the clock went back
     and their age is unknown. `eviction` makes the policy that names victims; without one it is plain LRU. `removals`
-    gets the reason of each removal.
+    gets the reason of each removal. `on_unread` gets the bytes that no client has read of an entry, at its end.
     """
 
     def __init__(
@@ -64,8 +64,10 @@ class EntryTable:
         removals: Removals,
         trusted_since: float = NEVER_VALIDATED,
         eviction: PolicyFactory | None = None,
+        on_unread: Callable[[ObjectKey, Reason, int], None] = lambda *_: None,
     ) -> None:
         self._index = index
+        self._on_unread = on_unread
         self._budget = budget
         self._policy = policy
         self._policy_number = 1
@@ -449,6 +451,7 @@ class EntryTable:
             self.removals.refused(entry.key, reason)
         elif was_published:
             self.removals.removed(entry.key, reason, entry.stored_at, entry.accessed_at)
+        entry.removed_because = reason
         entry.become(EntryState.REMOVED)
         entry.revoke()
         if self._hot.get(entry.key) is entry:
@@ -504,6 +507,10 @@ class EntryTable:
         self._budget.give_back(entry.bytes)
         entry.bytes = 0
         entry.file = None
+        if (unread := entry.unread & entry.present) and entry.removed_because is not None:
+            entry.unread = 0
+            count = blocks.byte_count(unread, entry.metadata.size, self._block_size)
+            self._on_unread(entry.key, entry.removed_because, count)
 
     def evict(self, count: int, files: int = 0) -> list[Entry]:
         """Remove unpinned entries in the order of the eviction policy until `count` bytes and `files` become free.

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 
 from bucketfront.cache.fetch.part_fetch import FetchContext
+from bucketfront.cache.fetch.traffic import Waste
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.errors import OriginBusy, OriginError, OriginTimeout, OriginUnavailable
@@ -24,12 +25,15 @@ HEDGE_AFTER_S = 1.0  # S3 takes 0.1 to 0.2 s for a head, and the gaps of a body 
 MAX_HEDGES = 4  # at a time, of all streams together
 
 
+OnWasted = Callable[[Waste, int], None]
+
+
 class BodyStream:
     """One position in a version, read forwards. Close it when done, because it holds a connection.
 
     `at` is the first byte. `stop` returns up to where bytes are wanted, which may come nearer at any time. `response`
     is open already, and begins at `at` or before it. `on_received` gets the offset and the number of all bytes that
-    come, also of those that are not wanted.
+    come, also of those that are not wanted. `on_wasted` gets those of no use among them.
     """
 
     def __init__(
@@ -40,14 +44,16 @@ class BodyStream:
         stop: Callable[[], int],
         on_received: Callable[[int, int], None],
         response: OriginResponse | None = None,
+        on_wasted: OnWasted = lambda *_: None,
     ) -> None:
         self._version = version
         self._on_received = on_received
+        self._on_wasted = on_wasted
         self._context = context
         self._stop = stop
         self._request: _RangeRequest | None = None
         if response is not None:
-            self._request = _RangeRequest(version, at, stop(), on_received, response)
+            self._request = _RangeRequest(version, at, stop(), on_received, on_wasted, response)
         self._failures = 0
         self.at = at  # the next byte
 
@@ -91,7 +97,7 @@ class BodyStream:
         self.at = at
 
     def _new_request(self) -> "_RangeRequest":
-        return _RangeRequest(self._version, self.at, self._stop(), self._on_received)
+        return _RangeRequest(self._version, self.at, self._stop(), self._on_received, self._on_wasted)
 
     async def _recover(self, error: OriginUnavailable, request: "_RangeRequest") -> None:
         """Wait until another request may be sent, or raise `error` if the failure is final."""
@@ -130,11 +136,17 @@ class BodyStream:
                     requests.append(self._new_request())
                     tasks.append(group.create_task(requests[1].outcome()))
                 await _until_bytes(tasks)
-            for request, task in zip(requests, tasks, strict=True):
-                if not task.cancelled() and isinstance(data := task.result(), bytes):
-                    self._request = request
-                    self._context.stats.hedges_won += request is not first
-                    return data
+            brought = [
+                (request, data)
+                for request, task in zip(requests, tasks, strict=True)
+                if not task.cancelled() and isinstance(data := task.result(), bytes)
+            ]
+            if brought:
+                request, data = brought[0]
+                self._on_wasted(Waste.TWICE, sum(len(late) for _, late in brought[1:]))
+                self._request = request
+                self._context.stats.hedges_won += request is not first
+                return data
             errors = [error for task in tasks if isinstance(error := task.result(), OriginError)]
             # A retry may cure OriginUnavailable, so any other error comes first.
             raise next((error for error in errors if not isinstance(error, OriginUnavailable)), errors[0])
@@ -162,10 +174,12 @@ class _RangeRequest:
         at: int,
         stop: int,
         on_received: Callable[[int, int], None],
+        on_wasted: OnWasted,
         response: OriginResponse | None = None,
     ) -> None:
         self._version = version
         self._on_received = on_received
+        self._on_wasted = on_wasted
         self._part = FromTo(at, stop)
         self._at = at
         self._response = response
@@ -189,6 +203,8 @@ class _RangeRequest:
         while data := await self._response.body.read():
             self._on_received(self._position, len(data))
             skipped = self._at - self._position
+            if skipped > 0:
+                self._on_wasted(Waste.CUT_OFF, min(skipped, len(data)))
             self._position += len(data)
             if len(data) > skipped:
                 self._at = self._position

@@ -7,7 +7,7 @@ from bucketfront.cache.fetch.body_stream import BodyStream
 from bucketfront.cache.fetch.integrity import MAX_HELD_BYTES
 from bucketfront.cache.fetch.mp4 import HEAD_BYTES
 from bucketfront.cache.fetch.part_fetch import FetchContext, PartFetch, PartState
-from bucketfront.cache.fetch.traffic import Cause
+from bucketfront.cache.fetch.traffic import Cause, Waste
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.storage import blocks
 from bucketfront.http.ranges import Span
@@ -53,8 +53,9 @@ class PartTransfer:
             fetch.reserved = count
             fetch.become(PartState.REQUESTING)
         body = BodyStream(
-            self._version, self._context, fetch.mark, lambda: fetch.stop, self._note_received, fetch.response
-        )
+            self._version, self._context, fetch.mark, lambda: fetch.stop, self._note_received, fetch.response,
+            on_wasted=self._account.waste,
+        )  # fmt: skip
         fetch.response = None
         try:
             while data := await body.read():
@@ -62,6 +63,10 @@ class PartTransfer:
                 await self._store(data)
         finally:
             body.close()
+            # What came of a block that is not whole now: the next part fetch begins with that block.
+            begun = fetch.mark - max(fetch.start, fetch.mark // self._context.block_size * self._context.block_size)
+            if fetch.mark < self._entry.metadata.size and not fetch.is_supplied:
+                self._account.waste(Waste.CUT_OFF, begun)
 
     def _note_received(self, start: int, count: int) -> None:
         """Count bytes from the origin. Those that the fetch's reader has requested are not read ahead."""
@@ -90,6 +95,7 @@ class PartTransfer:
         # `stop` may come nearer while a write runs, but not nearer than where that write ends.
         while fetch.mark < (stop := min(fetch.stop, offset + len(data))):
             await self._write(data[fetch.mark - offset : min(stop, fetch.mark + MAX_WRITE_BYTES) - offset])
+        self._account.waste(Waste.CUT_OFF, max(0, offset + len(data) - max(fetch.stop, offset)))
 
     async def _write(self, data: bytes) -> None:
         """Write bytes at the mark, then their checksums and bits: no holes (docs/invariants.md#no-holes)."""
@@ -110,6 +116,8 @@ class PartTransfer:
         for block, checksum in zip(touched, sums, strict=True):
             if min((block + 1) * size, entry.metadata.size) <= end:
                 context.entries.commit(entry, block, checksum)
+                if not fetch.is_supplied:
+                    entry.unread |= 1 << block
             else:
                 fetch.checksum = checksum
         self._on_written(fetch)

@@ -28,7 +28,7 @@ from http import HTTPStatus
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.fetch.body_stream import BodyStream
 from bucketfront.cache.fetch.part_fetch import FetchContext
-from bucketfront.cache.fetch.traffic import Cause
+from bucketfront.cache.fetch.traffic import Cause, Waste
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.origin import OriginResponse
 from bucketfront.errors import OriginUnavailable
@@ -69,6 +69,7 @@ async def stream(
             await asyncio.gather(task, return_exceptions=True)
         finally:
             context.stats.streams -= 1
+            passthrough.drop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,10 @@ class Passthrough:
         self._part_stop = start if response is None else min(self._stop, response.stop)
         version = Version(entry, context.origin, context.replaced)
         account = context.traffic.of(entry.key)
+        self._account = account
         self._body = BodyStream(
             version, context, start, lambda: self._part_stop, lambda _, count: account.add(Cause.PASS_THROUGH, count),
-            response,
+            response, on_wasted=account.waste,
         )  # fmt: skip
         self._pieces: deque[bytes] = deque()
         self._ahead = 0  # bytes in the pieces
@@ -145,6 +147,10 @@ class Passthrough:
         self._body.close()  # because a task that is cancelled before its first step never runs any of its own code
         self._has_ended = True
         self._has_more.set()
+
+    def drop(self) -> None:
+        """Count what the client did not take any more."""
+        self._account.waste(Waste.UNREAD, self._ahead)
 
     async def receive(self) -> None:
         """Receive all bytes, part after part, as the client takes them. Raises as `stream`."""
@@ -205,6 +211,7 @@ class Passthrough:
                 self._pieces.append(kept)
             self._ahead -= len(last) - len(kept)
         self._body.rewind(self._body.at - before + self._ahead)
+        self._account.waste(Waste.TWICE, before - self._ahead)
         self._may_lose = max(0, self._may_lose - (self._part_stop - self._body.at))
         self._part_stop = self._keeps_pace_since = self._body.at
         self._context.stats.pauses += 1
@@ -218,9 +225,10 @@ class Passthrough:
 
     def _add(self, data: bytes) -> None:
         """Add received bytes, which end at the body's position. Those outside of the span are not for the client."""
-        begin = self._body.at - len(data)
+        begin, came = self._body.at - len(data), len(data)
         data = data[max(0, self._span.start - begin) : max(0, self._span.stop - begin)]
         for at in range(0, len(data), MAX_PIECE_BYTES):
             self._pieces.append(data[at : at + MAX_PIECE_BYTES])
+        self._account.waste(Waste.CUT_OFF, came - len(data))
         self._ahead += len(data)
         self._has_more.set()

@@ -59,6 +59,8 @@ class BodyReader(Protocol):
 
     def held(self, span: Span) -> int: ...
 
+    def note_sent(self, span: Span) -> None: ...
+
     def is_sound(self, span: Span) -> bool: ...
 
     async def load(self, span: Span) -> None: ...
@@ -142,6 +144,7 @@ class Sender:
         finally:
             sent = Span(span.start, span.start + self.sent - before)
             self.from_origin += sent.length - self._reader.held(sent)
+            self._reader.note_sent(sent)
 
     async def _send_bytes(self, span: Span, outlet: Outlet, body: BodyWriter) -> None:
         before = self.sent
