@@ -2,9 +2,10 @@
 
 import {Refused, events} from "./api.js";
 import {bytes, duration} from "./format.js";
-import {byId, element} from "./page.js";
+import {byId, element, isSeen} from "./page.js";
 
 const MOST_ROWS = 200;
+const DRAW_MS = 500; // between two changes of the list: a thousand requests a second replace all its rows
 
 let running = null, waiting = [], isDue = false, dropped = 0;
 
@@ -17,10 +18,17 @@ function row(line) {
   return element("tr", {title: line.cause ?? null}, ...cells.map(([kind, text]) => element("td", {class: kind}, text)));
 }
 
+function later() {
+  isDue = true;
+  setTimeout(showWaiting, DRAW_MS);
+}
+
+// A list that is out of sight keeps its last rows, and draws none.
 function showWaiting() {
   isDue = false;
   const body = byId("tail").querySelector("tbody");
   if (body === null) return;
+  if (!isSeen("requests")) return later();
   body.prepend(...waiting.slice(-MOST_ROWS).reverse().map(row));
   waiting = [];
   while (body.rows.length > MOST_ROWS) body.lastChild.remove();
@@ -32,10 +40,8 @@ function onEvent(kind, data) {
     byId("tail-state").textContent = `watching; ${dropped.toLocaleString("en")} requests were too many to show`;
   } else if (kind === "request") {
     waiting.push(data);
-    if (!isDue) {
-      isDue = true;
-      setTimeout(showWaiting, 200);
-    }
+    if (waiting.length > 2 * MOST_ROWS) waiting = waiting.slice(-MOST_ROWS);
+    if (!isDue) later();
   }
 }
 
