@@ -229,9 +229,9 @@ async def test_no_connection_is_kept() -> None:
         assert len(server.connections) == 3
 
 
-@pytest.mark.parametrize("surplus", SURPLUS.values(), ids=SURPLUS)
-@pytest.mark.parametrize("turns", [0, 3], ids=["unread", "read"])
-@pytest.mark.parametrize("call", [fetch, read_head, remove])
+@each_row("surplus", SURPLUS.values(), ids=SURPLUS)
+@each_row("turns", [0, 3], ids=["unread", "read"])
+@each_row("call", [fetch, read_head, remove])
 async def test_bytes_on_an_idle_connection(
     call: Callable[[S3Origin], Awaitable[None]], turns: int, surplus: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,10 +95,10 @@ async def cut(content: bytes, length: int | None, spool: Lines | None, size: int
             return found
 
 
-@pytest.mark.parametrize("error", [StoreError("broken"), StoreFull("full")])
-@pytest.mark.parametrize("room", [-1, 0, 5000, 12_000, 1 << 20])
-@pytest.mark.parametrize("length", [0, 1, 9_999, 10_000, 10_001, 34_567])
-@pytest.mark.parametrize("is_known", [True, False])
+@each_row("error", [StoreError("broken"), StoreFull("full")])
+@each_row("room", [-1, 0, 5000, 12_000, 1 << 20])
+@each_row("length", [0, 1, 9_999, 10_000, 10_001, 34_567])
+@each_row("is_known", [True, False])
 async def test_a_body_is_cut(
     error: StoreError, room: int, length: int, is_known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
