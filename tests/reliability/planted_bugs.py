@@ -54,6 +54,19 @@ DOCUMENTS = "tests/warm/test_warm_documents.py::"
 
 BUGS = (
     Bug(
+        21,
+        "each-process-has-the-whole-limit",
+        "Each front end has as many connections as all of them may have together.",
+        (
+            Edit(
+                "bucketfront.server.http1.connection_limit:ConnectionLimit._has_place",
+                "self.tally is None",
+                "True",
+            ),
+        ),
+        (SERVER + "test_connection_limit.py::test_processes_share_a_limit[0]",),
+    ),
+    Bug(
         36,
         "purge-awaits-no-front-end",
         "The response to a purge does not wait for the front ends, so that one of them may still serve the object.",

@@ -46,6 +46,18 @@ async def test_faults_at_random(
     5xx comes only if the origin misbehaved (I1-I5, I7-I9, I13, I26).
     """
     seconds = SECONDS if mode is CacheMode.SERVE else SECONDS_OF_OTHER_MODES
+    await _run(mode, tmp_path, origin, evidence, SOAK_SECONDS if is_soak else seconds, workers=1)
+
+
+async def test_faults_with_front_ends(tmp_path: Path, origin: OriginProcess, is_soak: bool, evidence: Evidence) -> None:
+    """The same holds for two front ends and their owner together (I1-I5, I7-I9, I13, I36)."""
+    await _run(CacheMode.SERVE, tmp_path, origin, evidence, SOAK_SECONDS if is_soak else SECONDS, workers=2)
+
+
+async def _run(
+    mode: CacheMode, tmp_path: Path, origin: OriginProcess, evidence: Evidence, seconds: float, *, workers: int
+) -> None:
+    """Load a proxy with so many workers for some seconds, and check what its clients have seen."""
     chosen = seed()
     rng = random.Random(chosen)
     workload = Workload(rng)
@@ -53,6 +65,7 @@ async def test_faults_at_random(
     config = configuration(
         tmp_path,
         origin,
+        server={"workers": workers},
         origin={"connect_timeout": "500ms", "read_timeout": "1s"},
         cache={"mode": str(mode)},
         freshness={
@@ -66,7 +79,7 @@ async def test_faults_at_random(
     async with fork_server() as starter:
         await starter.begin(config)
         address = (await starter.ready()).address
-        until = time.monotonic() + (SOAK_SECONDS if is_soak else seconds)
+        until = time.monotonic() + seconds
         load = [
             asyncio.create_task(_use(workload, ChaosClient(address, number, records), until))
             for number in range(CLIENTS)
