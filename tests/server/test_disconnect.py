@@ -70,8 +70,9 @@ async def test_leaving_before_the_answer(proxy: Proxy, s3: S3) -> None:
     for _ in range(5):
         async with proxy.connection() as connection:
             await connection.send(message("GET", "/x"))
-            await until(lambda: proxy.relay.seen)
+            await until(lambda: proxy.relay.seen and proxy.app.connection_limit.open)
             connection.abort()
+            await until(lambda: not proxy.app.connection_limit.open)
     staying = asyncio.create_task(proxy.get("/x"))
     await until(lambda: len(proxy.log) == 5)
     gate.set()
