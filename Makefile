@@ -38,14 +38,14 @@ run: install
 	@$(BIN)/bucketfront serve -c proxy.yaml
 
 # Tests that run once more with proxies of two front ends, which must not make a difference to any client.
-SAMPLE := $(addprefix tests/server/test_,$(addsuffix .py,cache_status failures fast_path_equal http_table purges stop takeover uploads \
+WITH_FRONT_ENDS := $(addprefix tests/server/test_,$(addsuffix .py,cache_status failures fast_path_equal http_table purges stop takeover uploads \
 	write_races))
 
 # One process for each core.
 test: install
 	$(BIN)/pytest -n auto --dist worksteal --ignore tests/e2e --ignore tests/reliability \
 		-m 'not e2e and not long and not compatibility' tests
-	TEST_WORKERS=2 $(BIN)/pytest -n auto --dist worksteal -m 'not e2e and not long and not compatibility' $(SAMPLE)
+	TEST_WORKERS=2 $(BIN)/pytest -n auto --dist worksteal -m 'not e2e and not long and not compatibility' $(WITH_FRONT_ENDS)
 
 check: install
 	$(BIN)/ruff check proxy tests bench docs/site

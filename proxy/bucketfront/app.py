@@ -120,6 +120,7 @@ class App:
         takes_over: bool = False,
     ) -> None:
         self.settings = settings
+        self._workers = settings.server.front_ends  # once, because a quota of the processor may change
         self._nursery = nursery
         self._clock = clock
         self._elapsed = elapsed
@@ -255,7 +256,7 @@ class App:
         server = self._server = build_server(settings, self._pipeline, self._freshness.rules, self._parts)
         self.fast_path, self.listener = server.generations.fast_path, server.listener
         ServerCollector(registry, self.connection_limit, self.fast_path, self.fair_shares, server.headers)
-        await self._start_listener(self.listener, accepts=not settings.server.front_ends)
+        await self._start_listener(self.listener, accepts=not self._workers)
         self._start_watching_certificates()
         await self._start_front_ends(server)
         self.health.phase = Phase.SERVING
@@ -264,7 +265,7 @@ class App:
 
     def _start_nursery(self) -> None:
         """Start what forks the front ends, if there are to be some. It imports all they need while the rest starts."""
-        if not self.settings.server.front_ends:
+        if not self._workers:
             return
         if sys.platform != "linux":
             raise UnusableSetting("server.workers needs Linux to be more than 1", ("server", "workers"))
@@ -356,7 +357,7 @@ class App:
 
     async def _start_front_ends(self, server: Server) -> None:
         """Start the processes that accept connections in place of this one, if there are to be some."""
-        if not self.settings.server.front_ends:
+        if not self._workers:
             return
         clock = self.cache_assembly.clock
         grants = LeaseGrants(self.cache, clock)
@@ -377,7 +378,7 @@ class App:
             make=handed_maker(connections, lambda: grants.is_settled),
         )
         assert self._nursery is not None
-        self.front_ends = FrontEnds(self._nursery, self.settings.server.front_ends, self.settings, parts)
+        self.front_ends = FrontEnds(self._nursery, self._workers, self.settings, parts)
         self.connection_limit.tally = ConnectionTally.create()
         self._stack.callback(self.connection_limit.tally.close)
         self._stack.push_async_callback(self.front_ends.stop)

@@ -1,7 +1,5 @@
 """The settings of the listeners for clients and operators: addresses, TLS, CORS, the access log."""
 
-import os
-import sys
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -13,6 +11,7 @@ from bucketfront.config.problems import Loc
 from bucketfront.config.quantities import Duration, Flag, Percent, Percentage, Port, WholeNumber
 from bucketfront.config.section import Section, SettingError
 from bucketfront.config.tls_settings import ClientTlsSettings, TlsSettings
+from bucketfront.config.usable_cores import usable_cores
 
 # The headers that players and their tools read from another origin, beyond CORS-safelisted ones (Fetch standard).
 _EXPOSED = (
@@ -110,7 +109,8 @@ class ServerSettings(Section):
     Without the fast path a hit costs many times as much."""
     workers: Literal["auto"] | Annotated[WholeNumber, Field(ge=1, le=MAX_WORKERS)] = 1
     """Processes that accept connections and serve hits, beside the one that owns the cache. With 1 the owner does all
-    of it. `auto` is the number of cores that the process may use, at most 8. More than 1 needs Linux. See
+    of it. `auto` is the number of whole cores that the process may use by its affinity and by the quota of its control
+    group, at most 8. More than 1 needs Linux. Each takes 20 to 25 MiB. See
     [docs/workers.md](workers.md)."""
     stop_delay: Duration = 0.0
     """How long the proxy goes on to serve after SIGTERM, with `/readyz` at 503 and `Connection: close` in each
@@ -127,11 +127,7 @@ class ServerSettings(Section):
     @property
     def front_ends(self) -> int:
         """Return the number of processes that accept connections in place of the owner, 0 if it does that itself."""
-        if self.workers == "auto":
-            cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
-            workers = min(MAX_AUTOMATIC_WORKERS, cores)
-        else:
-            workers = self.workers
+        workers = min(MAX_AUTOMATIC_WORKERS, usable_cores()) if self.workers == "auto" else self.workers
         return 0 if workers == 1 else workers
 
     @field_validator("trusted_proxies")
