@@ -89,9 +89,13 @@ soak: install
 	BUCKETFRONT_ATTACK_HEADS=1000000 $(BIN)/pytest -n auto -m long tests/server/test_attack_heads.py
 	RACES=100000 $(BIN)/pytest -m long tests/server/test_front_end_races.py
 
-# Compares bucketfront with nginx and Varnish. Writes docs/performance.md.
-bench: install
-	$(BIN)/python bench/run.py
+# Compares bucketfront with nginx and Varnish. Writes docs/performance.md. The Python of a distribution is built with
+# profile-guided optimisation, as users have it; those of version managers often are not.
+BENCH_PYTHON ?= $(shell /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null \
+	&& echo /usr/bin/python3 || echo $(PYTHON))
+bench:
+	$(MAKE) --no-print-directory install VENV=.venv-bench PYTHON=$(BENCH_PYTHON)
+	.venv-bench/bin/python bench/run.py
 
 # Replays traces through the eviction policies. Writes docs/eviction.md. libCacheSim has no build for some platforms.
 eviction: install

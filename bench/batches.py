@@ -22,16 +22,23 @@ AGENTS = (
 class Batches:
     """A connection for each request of a batch. `mode` is as in vary.lua, or `head`. `objects` are keys and ETags."""
 
-    def __init__(self, subject: Subject, mode: str, size: int, objects: Sequence[tuple[str, str]], count: int) -> None:
+    def __init__(
+        self, subject: Subject, mode: str, size: int, objects: Sequence[tuple[str, str]], count: int, body_length: int
+    ) -> None:
         self._subject = subject
         dice = random.Random(4)
         self._heads = [_head(subject, mode, size, *dice.choice(objects), dice) for _ in range(HEADS)]
         self._has_body = mode in ("get", "range")
         self._next = 0
         self._buffer = memoryview(bytearray(READ_BYTES))
-        self._sockets = [_connected(subject) for _ in range(count)]
+        self._body_length = body_length
+        self._sockets: list[socket.socket] = []
+        for _ in range(count):
+            self._sockets.append(_connected(subject))
+            self._send(self._sockets[-1])  # at once, because a connection without a request is closed after a while
+            self._receive(self._sockets[-1])
 
-    def run(self, batches: int, body_length: int) -> float:
+    def run(self, batches: int) -> float:
         """Have the proxy serve so many batches. Returns the CPU seconds that it took."""
         pids = serving(self._subject.pid)
         before = sum(map(cpu_seconds, pids))
@@ -39,24 +46,27 @@ class Batches:
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
             for sock in self._sockets:
-                sock.sendall(self._heads[self._next % HEADS])
-                self._next += 1
+                self._send(sock)
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
             for sock in self._sockets:
-                self._receive(sock, body_length)
+                self._receive(sock)
         return sum(map(cpu_seconds, pids)) - before
 
     def close(self) -> None:
         for sock in self._sockets:
             sock.close()
 
-    def _receive(self, sock: socket.socket, body_length: int) -> None:
+    def _send(self, sock: socket.socket) -> None:
+        sock.sendall(self._heads[self._next % HEADS])
+        self._next += 1
+
+    def _receive(self, sock: socket.socket) -> None:
         got = sock.recv_into(self._buffer)
         head, end, _ = bytes(self._buffer[: min(got, 4096)]).partition(b"\r\n\r\n")
         if not end or not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 206", b"HTTP/1.1 304")):
             raise RuntimeError(f"{self._subject.name} sent {head[:200]!r}")
-        left = len(head) + 4 + body_length - got
+        left = len(head) + 4 + self._body_length - got
         while left:
             got = sock.recv_into(self._buffer[:left])
             if not got:
@@ -68,7 +78,7 @@ def _connected(subject: Subject) -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", subject.port), timeout=30)
     if subject.scheme == "http":
         return sock
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the system's authorities would take longer than the handshake
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context.wrap_socket(sock)
 

@@ -13,7 +13,7 @@ import contextlib
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ TURNS = 30
 CONNECTIONS = 64
 TURN_BYTES = 16 << 20  # of bodies in a turn
 TURN_REQUESTS = 1280
+KEYS = 4  # of a size
 BIG = warm.Size("256 MiB", 256 << 20, 1, 1.0)
 SIZES = (*warm.SIZES[:4], BIG)
 
@@ -55,9 +56,16 @@ ROWS = (
 
 
 async def measure(
-    folder: Path, builds: Sequence[Build] = (Build(),), rows: Sequence[Row] = ROWS, turns: int = TURNS
+    folder: Path,
+    builds: Sequence[Build] = (Build(),),
+    rows: Sequence[Row] = ROWS,
+    turns: int = TURNS,
+    show: Callable[[Sequence[Figure]], object] = len,
 ) -> list[Figure]:
-    """Run the builds and nginx on an origin of files, without and with TLS, and measure the rows."""
+    """Run the builds and nginx on an origin of files, without and with TLS, and measure the rows.
+
+    `show` gets the figures of each row as soon as they are there.
+    """
     if processes.nginx_program() is None:
         return []
     warm.write_files(folder / "root", SIZES, has_big=False)
@@ -68,7 +76,9 @@ async def measure(
             home = folder / ("plain" if certificate is None else "tls")
             async with _subjects(home, origin, certificate, builds) as found:
                 for row in some:
-                    figures += await _measured(row, found, turns)
+                    new = await _measured(row, found, turns)
+                    show(new)
+                    figures += new
     return figures
 
 
@@ -81,9 +91,7 @@ async def _subjects(
         for number, build in enumerate(builds):
             home = folder / str(number)
             home.mkdir(parents=True)
-            ours = processes.bucketfront(
-                home, origin, certificate=certificate, access_log="/dev/null", build=build, workers=1
-            )
+            ours = processes.bucketfront(home, origin, certificate=certificate, access_log="/dev/null", build=build)
             found.append(await stack.enter_async_context(ours))
         (home := folder / "nginx").mkdir()
         found += (await stack.enter_async_context(processes.nginx(home, origin, certificate, "off")))[:1]
@@ -94,20 +102,19 @@ async def _measured(row: Row, subjects: Sequence[Subject], turns: int) -> list[F
     costs: dict[str, list[float]] = {subject.name: [] for subject in subjects}
     connections = min(CONNECTIONS, TURN_BYTES // max(1, row.body_length))
     batches = max(1, min(TURN_REQUESTS, TURN_BYTES // max(1, row.body_length)) // connections)
+    keys = row.size.keys[:KEYS]
     with contextlib.ExitStack() as stack:
         loads = []
         for subject in subjects:
-            await warm.filled(subject, row.size.keys)
-            etags = [await warm.etag(subject, key) if row.mode == "match" else "" for key in row.size.keys]
-            load = Batches(
-                subject, row.mode, row.size.length, list(zip(row.size.keys, etags, strict=True)), connections
-            )
-            await asyncio.sleep(0.1)
+            await warm.filled(subject, keys)
+            etags = [await warm.etag(subject, key) if row.mode == "match" else "" for key in keys]
+            objects = list(zip(keys, etags, strict=True))
+            load = Batches(subject, row.mode, row.size.length, objects, connections, row.body_length)
             loads.append(stack.enter_context(contextlib.closing(load)))
         await asyncio.sleep(2)
         for turn in range(turns + 1):
             for subject, load in zip(subjects, loads, strict=True):
-                cost = await asyncio.to_thread(load.run, batches, row.body_length)
+                cost = await asyncio.to_thread(load.run, batches)
                 if turn:  # the first one warms the caches
                     costs[subject.name].append(1e6 * cost / (batches * connections))
     goal = Goal(1.25 if row.is_tls else 1.0, of_peers=True)
@@ -116,6 +123,17 @@ async def _measured(row: Row, subjects: Sequence[Subject], turns: int) -> list[F
                detail={"turns": [round(cost, 2) for cost in found]})
         for name, found in costs.items()
     ]  # fmt: skip
+
+
+def _print(figures: Sequence[Figure]) -> None:
+    """Print the figures of a row, with their ratio to nginx's."""
+    print(figures[0].what)
+    for each in figures:
+        middle = median(each.detail["turns"])
+        print(
+            f"  {each.value:8.2f} us  {each.value / figures[-1].value:5.2f}  (median {middle:.2f})  {each.proxy}",
+            flush=True,
+        )
 
 
 def main() -> int:
@@ -134,13 +152,7 @@ def main() -> int:
     rows = [row for row in ROWS if given.row is None or row.label in given.row]
     with tempfile.TemporaryDirectory(prefix="bucketfront-cost-") as folder:
         Path(folder).chmod(0o755)
-        figures = asyncio.run(measure(Path(folder), builds, rows, given.turns))
-    for row in rows:
-        print(row.label)
-        same = [each for each in figures if each.what == row.label]
-        for each in same:
-            middle = median(each.detail["turns"])
-            print(f"  {each.value:8.2f} us  {each.value / same[-1].value:5.2f}  (median {middle:.2f})  {each.proxy}")
+        asyncio.run(measure(Path(folder), builds, rows, given.turns, _print))
     return 0
 
 

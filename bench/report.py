@@ -6,6 +6,8 @@ import os
 import platform
 import re
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -67,8 +69,18 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     cores = os.cpu_count()
     congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
-    versions = f"Linux {platform.release()} with TCP {congestion}, Python {platform.python_version()}"
+    versions = f"Linux {platform.release()} with TCP {congestion}, {python_build()}"
     return f"{model}, {cores} cores, {memory:.0f} GiB, {versions}"
+
+
+def is_optimised() -> bool:
+    """Return whether this Python was built with profile-guided optimisation, as those of distributions are."""
+    return sys.base_prefix == "/usr" or "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+
+
+def python_build() -> str:
+    kind = "with" if is_optimised() else "without"
+    return f"Python {platform.python_version()} {kind} profile-guided optimisation"
 
 
 def version(executable: str | None, flag: str) -> str:

@@ -1,9 +1,10 @@
 """The benchmark: `make bench`, or `bench/run.py [--only N]`.
 
 The program starts origins, bucketfront and, if installed, nginx and Varnish on loopback with their files in a temporary
-folder. It measures the scenarios of `warm.py`, `over_tls.py`, `front_ends.py`, `cold.py`, `seeks.py`, `scale.py` and
-`uploads.py`, and prints each number with its goal. It writes `bench/results/latest.json`, `docs/performance.md` and its
-picture, and ends all it started. Exit status 0: the run worked, whether goals were met or missed.
+folder. It measures the scenarios of `warm.py`, `over_tls.py`, `front_ends.py`, `cold.py`, `cost.py`, `seeks.py`,
+`scale.py` and `uploads.py`, and prints each number with its goal. It writes `bench/results/latest.json`,
+`docs/performance.md` and its picture, and ends all it started. Exit status 0: the run worked, whether goals were met or
+missed.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import cold
+import cost
 import front_ends
 import over_tls
 import processes
@@ -32,7 +34,7 @@ from figures import OURS, Figure, Goal, judged
 from load import wrk_program
 
 NEEDED_BYTES = 40 << 30  # bytes of disk for all caches of a scenario
-SCENARIOS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "scale", "tls", "uploads", "workers")
+SCENARIOS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "cost", "scale", "tls", "uploads", "workers")
 PROGRAMS = {
     "curl": lambda: shutil.which("curl"),
     "nginx-light": processes.nginx_program,
@@ -98,6 +100,8 @@ async def measure(chosen: list[str], folder: Path, *, with_peers: bool) -> list[
                     figures += await seeks.join(bench) if "8" in counted else []
                     figures += await seeks.trace(bench) if "9" in counted else []
             shutil.rmtree(place)
+    if "cost" in chosen:
+        figures += await cost.measure(_place(folder, "cost"))
     if "tls" in chosen and wrk_program():
         figures += await over_tls.measure(_place(folder, "tls"), with_peers=with_peers)
     if "workers" in chosen and processes.nginx_program() is not None:
