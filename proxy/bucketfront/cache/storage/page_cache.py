@@ -22,7 +22,7 @@ _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)  # macOS has none: what is
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _libc = ctypes.CDLL(None, use_errno=True)
 _peeked = memoryview(bytearray(MAX_COPY_BYTES))
-_one = memoryview(bytearray(1))  # a buffer of its own, because threads write to it while peeked bytes are sent
+_into_one = (bytearray(1),)  # a buffer of its own, because threads write to it while peeked bytes are sent
 
 
 class _Range(ctypes.Structure):
@@ -42,10 +42,13 @@ def is_resident(fd: int, span: Span) -> bool:
     """
     if _NOWAIT is None:
         return True
+    start, stop = span.start, span.stop
     try:
-        for at in range(span.start, span.stop, SAMPLE_BYTES):
-            os.preadv(fd, (_one,), at, _NOWAIT)
-        os.preadv(fd, (_one,), max(span.start, span.stop - 1), _NOWAIT)
+        os.preadv(fd, _into_one, start, _NOWAIT)
+        if stop - start > SAMPLE_BYTES:
+            for at in range(start + SAMPLE_BYTES, stop, SAMPLE_BYTES):
+                os.preadv(fd, _into_one, at, _NOWAIT)
+        os.preadv(fd, _into_one, max(start, stop - 1), _NOWAIT)
     except OSError as error:
         return error.errno == errno.EOPNOTSUPP and _counted(fd, span)
     return True

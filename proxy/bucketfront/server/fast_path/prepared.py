@@ -50,8 +50,8 @@ class PreparedResponse:
 class _ResponseTemplate:
     """What the responses to all requests of one kind have in common.
 
-    `whole` and the two halves of a 206's head are of the time `since`. They hold until `until`, when Date, Age or the
-    ttl of Cache-Status changes. Both are in seconds since the epoch.
+    `whole` and the two halves of a 206's head, which surround the numbers of its range, are of the time `since`. They
+    hold until `until`, when Date, Age or the ttl of Cache-Status changes. Both are in seconds since the epoch.
     """
 
     lease: Lease
@@ -89,8 +89,9 @@ class _ResponseTemplate:
         record = self._record(self.whole_plan, status)
         self.whole = PreparedResponse(lease, head, span.start, span.stop, record, self.min_rate)
         if self.range_plan is not None:
-            fields = _range_fields(0, lease.metadata.size, lease.metadata.size)
-            self.before_range, _, self.behind_range = _head(self.range_plan, status, self.common, age).partition(fields)
+            size = lease.metadata.size
+            before, _, behind = _head(self.range_plan, status, self.common, age).partition(_range_fields(size))
+            self.before_range, self.behind_range = before + b"Content-Length: ", b"/%d\r\n%b" % (size, behind)
             self.range_record = self._record(self.range_plan, status)
         next_age = math.inf if self.sets_lifetime else now + 1 - age % 1
         self.since, self.until = now, min(math.floor(now) + 1, lease.fresh_until - math.floor(ttl), next_age)
@@ -113,7 +114,8 @@ class _ResponseTemplate:
         """Return the 206 for one part of the object."""
         if self.range_record is None:
             return None
-        head = self.before_range + _range_fields(start, stop, self.lease.metadata.size) + self.behind_range
+        numbers = stop - start, start, stop - 1
+        head = b"%b%d\r\nContent-Range: bytes %d-%d%b" % (self.before_range, *numbers, self.behind_range)
         return PreparedResponse(self.lease, head, start, stop, self.range_record, self.min_rate)
 
 
@@ -234,8 +236,9 @@ def _part(template: _ResponseTemplate, first: bytes, last: bytes | None) -> Prep
     return template.part(start, stop) if start < stop else None
 
 
-def _range_fields(start: int, stop: int, size: int) -> bytes:
-    return b"Content-Length: %d\r\nContent-Range: bytes %d-%d/%d\r\n" % (stop - start, start, stop - 1, size)
+def _range_fields(size: int) -> bytes:
+    """Return the fields of a 206 that depend on its range, for a range of all bytes."""
+    return b"Content-Length: %d\r\nContent-Range: bytes 0-%d/%d\r\n" % (size, size - 1, size)
 
 
 def _head(response_plan: Plan, status: CacheStatus, common: Headers, age: float) -> bytes:

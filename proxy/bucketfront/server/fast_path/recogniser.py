@@ -140,7 +140,8 @@ def _pattern(
     not_x = (other_third, *(_any_case(name[1:]) for name in refused_x))
     other_x = rb"[Xx](?!" + rb"|".join(not_x) + rb")" + _TOKEN + rb"*+:" + _VALUE
     other_alternatives = (rb"[Xx]", *(_any_case(name) + rb":" for name in known), *map(_any_case, ignored))
-    unknown = rb"(?!" + rb"|".join(other_alternatives) + rb")" + _TOKEN + rb"++:" + _VALUE
+    # The first lookahead fails at once at the empty line, which each head ends with.
+    unknown = rb"(?=" + _TOKEN + rb")(?!" + rb"|".join(other_alternatives) + rb")" + _TOKEN + rb"++:" + _VALUE
     line = rb"(?:" + rb"|".join((other, most_x, *harmless, *lines, other_x, unknown)) + rb")\r\n"
     head = rb"(GET|HEAD) (" + _TARGET + rb") HTTP/1\.1\r\n"
     return head + rb"(?:" + line + rb"){0,%d}" % _MAX_FIELDS
