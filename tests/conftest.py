@@ -22,7 +22,7 @@ from security_page import Trial, write_page
 from shared_loader import share_loader
 
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
-from bucketfront.s3 import direct_reads
+from bucketfront.s3 import body_receiver, direct_reads
 from bucketfront.s3.embedded import moto_server
 from bucketfront.s3.transport import StrictHTTPSession
 
@@ -186,11 +186,13 @@ def _client(settings: OriginSettings) -> Any:
     )
 
 
-@pytest.fixture(params=["direct", "sdk"])
+@pytest.fixture(params=["direct", "sdk", "long"])
 def each_read_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the test with reads as they are, and once more with all reads as calls of the SDK."""
+    """Run the test with reads as they are, with all reads as calls of the SDK, and with short bodies as long ones."""
     if request.param == "sdk":
         monkeypatch.setattr(direct_reads, "is_plain", lambda params: False)
+    elif request.param == "long":
+        monkeypatch.setattr(body_receiver, "MIN_REST_BYTES", 1)
 
 
 @pytest.fixture

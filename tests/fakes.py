@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -85,13 +86,14 @@ Script = Callable[[RawConnection, Head], Awaitable[None]]
 
 
 class RawServer:
-    """Runs `script` for each request on a free loopback port. An async context manager.
+    """Runs `script` for each request on a free loopback port, with TLS if it has a context. An async context manager.
 
     The script sends the response, and reads the body if there is one. After it has returned, the next head is read.
     """
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, context: ssl.SSLContext | None = None) -> None:
         self._script = script
+        self._context = context
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -102,10 +104,11 @@ class RawServer:
     @property
     def endpoint_url(self) -> str:
         assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        scheme = "http" if self._context is None else "https"
+        return f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._context)
         return self
 
     async def __aexit__(

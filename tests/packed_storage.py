@@ -64,7 +64,9 @@ class PackedStorage:
             at = span.stop
         return file
 
-    async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
+    async def write(
+        self, file: StoredFile, offset: int, data: bytes | memoryview, checksum: int, block_size: int
+    ) -> list[int]:
         slot = self._slots[file.name]
         slot.size = max(slot.size, offset + len(data))
         assert slot.size <= SLOT_BYTES
@@ -142,7 +144,7 @@ class PackedStorage:
         self._slots.clear()
 
 
-def _checksums(data: bytes, offset: int, checksum: int, block_size: int) -> list[int]:
+def _checksums(data: bytes | memoryview, offset: int, checksum: int, block_size: int) -> list[int]:
     found = []
     while data:
         in_block = block_size - offset % block_size

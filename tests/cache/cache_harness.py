@@ -101,7 +101,9 @@ class WatchedStore(FileStorage):
         self.errors: deque[OSError | None] = deque()  # raised by the next writes, one each
         self.hold: asyncio.Event | None = None  # writes wait for it
 
-    async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
+    async def write(
+        self, file: StoredFile, offset: int, data: bytes | memoryview, checksum: int, block_size: int
+    ) -> list[int]:
         error = self.errors.popleft() if self.errors else None
         if error is not None:
 

@@ -98,7 +98,7 @@ async def fetch(origin: S3Origin) -> bytes:
     assert isinstance(answer, OriginResponse)
     data = await answer.body.read()
     answer.body.close()
-    return data
+    return bytes(data)
 
 
 async def outcome(origin: S3Origin) -> bytes | OriginError:

@@ -9,13 +9,13 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import pytest
 import trustme
 from botocore.exceptions import ConnectTimeoutError, HTTPClientError, SSLError
-from fakes import Head, RawConnection, RawServer, Script, answering, object_bytes, response
+from fakes import Head, RawConnection, RawServer, answering, object_bytes, response
 from held_port import held_port
 from rows import each_row
 from stopwatch import HANG_S
@@ -33,20 +33,6 @@ KEY = ObjectKey("bucket", "o")
 CONTENT = object_bytes(10)
 FULL = response("206 Partial", CONTENT, ETag='"d41d8cd98f00b204e9800998ecf8427e"', Content_Range="bytes 0-9/10")
 UNTRUSTED = {Cause.UNKNOWN_AUTHORITY, Cause.SELF_SIGNED}
-
-
-class TlsServer(RawServer):
-    def __init__(self, script: Script, context: ssl.SSLContext) -> None:
-        super().__init__(script)
-        self._context = context
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._context)
-        return self
-
-    @property
-    def endpoint_url(self) -> str:
-        return super().endpoint_url.replace("http:", "https:")
 
 
 @pytest.fixture(scope="session")
@@ -67,10 +53,10 @@ def _no_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def server_of(authority: trustme.CA, *names: str, **options: Any) -> TlsServer:
+def server_of(authority: trustme.CA, *names: str, **options: Any) -> RawServer:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(*names or ("127.0.0.1",), **options).configure_cert(context)
-    return TlsServer(answering(FULL), context)
+    return RawServer(answering(FULL), context)
 
 
 @asynccontextmanager
@@ -86,7 +72,7 @@ async def fetch(origin: S3Origin) -> bytes:
     assert isinstance(answer, OriginResponse)
     data = await answer.body.read()
     answer.body.close()
-    return data
+    return bytes(data)
 
 
 async def cause_at(endpoint_url: str, **more: object) -> Cause | None:

@@ -15,7 +15,7 @@ from bucketfront.keys import ObjectKey
 class ResponseBody(Protocol):
     """The bytes of one response, in order."""
 
-    async def read(self) -> bytes:
+    async def read(self) -> bytes | memoryview:
         """Return the next bytes, or `b""` after all declared bytes came.
 
         A cancelled read loses no byte: the next read continues. Raises BodyTruncated if the origin stopped early,

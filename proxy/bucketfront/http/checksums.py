@@ -22,7 +22,7 @@ class Digest:
 class Hasher(Protocol):
     """A running checksum, as in `hashlib`."""
 
-    def update(self, data: bytes, /) -> None: ...
+    def update(self, data: bytes | memoryview, /) -> None: ...
 
     def digest(self) -> bytes: ...
 
@@ -30,12 +30,12 @@ class Hasher(Protocol):
 class _Cyclic:
     """A CRC of `length` bytes. `step` continues it from its last value."""
 
-    def __init__(self, step: Callable[[bytes, int], int], length: int) -> None:
+    def __init__(self, step: Callable[[bytes | memoryview, int], int], length: int) -> None:
         self._step = step
         self._length = length
         self._value = 0
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         self._value = self._step(data, self._value)
 
     def digest(self) -> bytes:

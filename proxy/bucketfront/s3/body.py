@@ -4,14 +4,16 @@ See docs/invariants.md#exact-length and docs/invariants.md#deadlines-everywhere.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 
 from bucketfront.errors import BodyTruncated, InvalidOriginResponse, OriginError, OriginTimeout
 from bucketfront.http.ranges import Span
+from bucketfront.s3.body_receiver import BodyReceiver
 from bucketfront.s3.error_translation import translated
 from bucketfront.s3.minimum_rate import MinimumRate
+from bucketfront.s3.sdk_response import SdkResponse
 
 MAX_UNKNOWN_LENGTH_BYTES = 4 << 20  # of a body whose length no field has: it is held in memory until it is known
 
@@ -23,14 +25,15 @@ class S3Body:
     too slowly, and `on_failure` with each error.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, what: str, read_timeout: float) -> None:
+    def __init__(self, response: SdkResponse, what: str, read_timeout: float) -> None:
         # aiobotocore's wrapper returns pieces of a requested size. aiohttp's stream returns what has arrived, which is
         # both sooner and cheaper.
         self._response = response
+        self._receive_some: Callable[[], Awaitable[bytes | memoryview]] = response.content.readany
         self._what = what
         self._read_timeout = read_timeout
         self._left: int | None = None  # bytes
-        self._ahead = b""  # received and not read yet
+        self._ahead: bytes | memoryview = b""  # received and not read yet
         self._skipped = 0  # bytes still to come before those that were requested
         self._is_cut = False  # whether other bytes of the object may follow
         self._shows_end = False  # whether the framing itself ends the body at the declared length
@@ -47,6 +50,11 @@ class S3Body:
         """
         self._left = length
         self._shows_end = is_framed
+        if not is_framed:
+            return
+        receiver = BodyReceiver.of(self._response, int(self._response.fields["content-length"]))
+        if receiver is not None:
+            self._receive_some = receiver.read
 
     def cut(self, span: Span) -> None:
         """Read only this span of the body. The bytes before it are received and dropped."""
@@ -70,7 +78,7 @@ class S3Body:
         self._ahead = b"".join(pieces)
         return length
 
-    async def read(self) -> bytes:
+    async def read(self) -> bytes | memoryview:
         """Return the next bytes, or `b""` at the declared length. A read that is cancelled loses no byte.
 
         Raises BodyTruncated, InvalidOriginResponse if the body is longer, OriginTimeout, OriginUnavailable.
@@ -82,7 +90,7 @@ class S3Body:
                 self.on_failure(error)
             raise
 
-    async def _read(self) -> bytes:
+    async def _read(self) -> bytes | memoryview:
         assert self._left is not None
         if not self._left:
             return b""
@@ -103,12 +111,12 @@ class S3Body:
         self._left -= len(data)
         return data
 
-    async def _next(self) -> bytes:
+    async def _next(self) -> bytes | memoryview:
         if not self._rate.is_kept():
             self._fail_slow()
         clock = asyncio.get_running_loop().time
         began = clock()
-        data = b""
+        data: bytes | memoryview = b""
         try:
             data = await self._receive()
         finally:
@@ -117,15 +125,14 @@ class S3Body:
             raise BodyTruncated(f"{self._what}: the origin's body ended {self._left} bytes early")
         return data
 
-    async def _receive(self) -> bytes:
+    async def _receive(self) -> bytes | memoryview:
         with translated(self._what):
             async with asyncio.timeout(self._read_timeout):
                 try:
-                    data: bytes = await self._response.content.readany()
+                    return await self._receive_some()
                 except aiohttp.ClientPayloadError as error:
                     missing = "before its end" if self._left is None else f"{self._left} bytes early"
                     raise BodyTruncated(f"{self._what}: the body broke off {missing}") from error
-        return data
 
     def _fail_slow(self) -> None:
         """Raise OriginTimeout."""

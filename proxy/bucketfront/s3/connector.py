@@ -72,9 +72,9 @@ def _was_silent(protocol: ResponseHandler) -> bool:
     """Return whether no byte has come since the end of the last response. The protocol gets a new parser after this."""
     if protocol.should_close:  # a response or a part of one that aiohttp has parsed
         return False
-    parser = protocol._parser  # noqa: SLF001 - it has no public name
+    parser = protocol._parser  # noqa: SLF001 - it has no public name; `BodyReceiver` leaves none
     try:
-        if parser is None or parser.feed_eof() is not None:  # a head that has begun
+        if parser is not None and parser.feed_eof() is not None:  # a head that has begun
             return False
     except HttpProcessingError:
         return False

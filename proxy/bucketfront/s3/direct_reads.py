@@ -19,14 +19,13 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-import aiohttp
-
 from bucketfront.http.response_fields import ResponseFields
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.billing import Billing
 from bucketfront.s3.error_translation import VersionUnchanged, is_unchanged
 from bucketfront.s3.read_template import GET, HEAD, ReadRequest, ReadTemplate, is_plain
 from bucketfront.s3.sdk_client import add_trace
+from bucketfront.s3.sdk_response import SdkResponse
 from bucketfront.s3.signature import Signature, mark_signed
 
 _FIRST_ERROR = 300
@@ -37,7 +36,7 @@ class ReadResponse(NamedTuple):
 
     status: int
     fields: ResponseFields
-    raw: aiohttp.ClientResponse
+    raw: SdkResponse
 
 
 class _Rehearsed(Exception):

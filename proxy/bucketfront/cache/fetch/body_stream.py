@@ -57,7 +57,7 @@ class BodyStream:
         self._failures = 0
         self.at = at  # the next byte
 
-    async def read(self) -> bytes:
+    async def read(self) -> bytes | memoryview:
         """Return the next bytes, which may reach beyond `stop`, or `b""` after all that is wanted has come.
 
         Raises ObjectChanged and the other OriginErrors of `Version.fetch`, OriginUnavailable after MAX_FAILURES.
@@ -112,7 +112,7 @@ class BodyStream:
             raise error
         await asyncio.sleep(backoff(RETRY_PAUSE_S, self._failures, random.random()))  # noqa: S311 - jitter, no secret
 
-    async def _next(self, request: "_RangeRequest") -> bytes:
+    async def _next(self, request: "_RangeRequest") -> bytes | memoryview:
         if not request.is_open:
             return await self._race(request, HEDGE_AFTER_S)
         # Without a task of its own, as long as bytes come. A read that is cancelled loses none.
@@ -122,7 +122,7 @@ class BodyStream:
         except TimeoutError:
             return await self._race(request, 0)
 
-    async def _race(self, first: "_RangeRequest", hedge_after: float) -> bytes:
+    async def _race(self, first: "_RangeRequest", hedge_after: float) -> bytes | memoryview:
         """Return the next bytes of `first`, or of a hedge that starts after so many seconds and has bytes sooner.
 
         Both tasks end within this call in any case: cancellation (docs/invariants.md#cancellation).
@@ -139,7 +139,7 @@ class BodyStream:
             brought = [
                 (request, data)
                 for request, task in zip(requests, tasks, strict=True)
-                if not task.cancelled() and isinstance(data := task.result(), bytes)
+                if not task.cancelled() and not isinstance(data := task.result(), OriginError)
             ]
             if brought:
                 request, data = brought[0]
@@ -194,7 +194,7 @@ class _RangeRequest:
     def status(self) -> int | None:
         return None if self._response is None else self._response.status
 
-    async def read(self) -> bytes:
+    async def read(self) -> bytes | memoryview:
         """Return the next bytes, or `b""` at the response's end. A cancelled read of an open response loses none."""
         if self._response is None:
             self._response = await self._version.fetch(self._part)
@@ -212,7 +212,7 @@ class _RangeRequest:
                 return data[skipped:]
         return b""
 
-    async def outcome(self) -> bytes | OriginError:
+    async def outcome(self) -> bytes | memoryview | OriginError:
         """Return what `read` returns, or the OriginError that it raises."""
         try:
             return await self.read()
@@ -224,12 +224,12 @@ class _RangeRequest:
             self._response.body.close()
 
 
-async def _until_bytes(tasks: "list[asyncio.Task[bytes | OriginError]]") -> None:
+async def _until_bytes(tasks: "list[asyncio.Task[bytes | memoryview | OriginError]]") -> None:
     """Wait until one task has bytes or all have ended, then cancel the others."""
     running = set(tasks)
     while running:
         done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-        if any(isinstance(task.result(), bytes) for task in done):
+        if not all(isinstance(task.result(), OriginError) for task in done):
             break
     for task in running:
         task.cancel()

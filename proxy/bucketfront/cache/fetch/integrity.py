@@ -126,7 +126,7 @@ class Comparison:
         self._store = store
         self._integrity = integrity
 
-    async def check(self, entry: Entry, part_size: int, *, data: bytes = b"", is_urgent: bool) -> None:
+    async def check(self, entry: Entry, part_size: int, *, data: bytes | memoryview = b"", is_urgent: bool) -> None:
         """Compare the bytes of a complete entry. `data` has those bytes, if they are at hand.
 
         Raises ContentMismatch, StoreError.

@@ -83,7 +83,7 @@ class PartTransfer:
         self._account.add(Cause.FILL, wanted)
         self._account.add(Cause.READ_AHEAD, count - wanted)
 
-    async def _store(self, data: bytes) -> None:
+    async def _store(self, data: bytes | memoryview) -> None:
         """Write the bytes at the mark, up to the part's end. Those beyond belong to another part."""
         fetch = self._fetch
         if fetch.state is PartState.REQUESTING:
@@ -91,13 +91,14 @@ class PartTransfer:
             fetch.first_byte_at = self._context.clock()
         offset = fetch.mark
         if not offset:
-            self._on_head(data[:HEAD_BYTES])
+            self._on_head(bytes(data[:HEAD_BYTES]))
+        data = memoryview(data)
         # `stop` may come nearer while a write runs, but not nearer than where that write ends.
         while fetch.mark < (stop := min(fetch.stop, offset + len(data))):
             await self._write(data[fetch.mark - offset : min(stop, fetch.mark + MAX_WRITE_BYTES) - offset])
         self._account.waste(Waste.CUT_OFF, max(0, offset + len(data) - max(fetch.stop, offset)))
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: memoryview) -> None:
         """Write bytes at the mark, then their checksums and bits: no holes (docs/invariants.md#no-holes)."""
         entry, fetch, context = self._entry, self._fetch, self._context
         size = context.block_size
@@ -124,7 +125,7 @@ class PartTransfer:
         if is_last and entry.metadata.size > MAX_HELD_BYTES:
             self._on_complete()
 
-    async def _write_to_file(self, data: bytes) -> list[int]:
+    async def _write_to_file(self, data: memoryview) -> list[int]:
         fetch, context = self._fetch, self._context
         assert self._entry.file is not None
         return await context.store.write(self._entry.file, fetch.mark, data, fetch.checksum, context.block_size)

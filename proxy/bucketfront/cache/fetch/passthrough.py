@@ -223,12 +223,12 @@ class Passthrough:
             self._has_room.clear()
             await self._has_room.wait()
 
-    def _add(self, data: bytes) -> None:
+    def _add(self, data: bytes | memoryview) -> None:
         """Add received bytes, which end at the body's position. Those outside of the span are not for the client."""
         begin, came = self._body.at - len(data), len(data)
         data = data[max(0, self._span.start - begin) : max(0, self._span.stop - begin)]
         for at in range(0, len(data), MAX_PIECE_BYTES):
-            self._pieces.append(data[at : at + MAX_PIECE_BYTES])
+            self._pieces.append(bytes(data[at : at + MAX_PIECE_BYTES]))
         self._account.waste(Waste.CUT_OFF, came - len(data))
         self._ahead += len(data)
         self._has_more.set()

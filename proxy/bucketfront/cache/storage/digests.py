@@ -23,7 +23,7 @@ def expected(metadata: Metadata) -> Digest | None:
     return None
 
 
-def of_bytes(data: bytes, algorithm: str) -> bytes:
+def of_bytes(data: bytes | memoryview, algorithm: str) -> bytes:
     """Return the digest of `data`. Call it in a thread if the data is long."""
     state = checksums.hasher(algorithm)
     state.update(data)

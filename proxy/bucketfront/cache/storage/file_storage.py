@@ -160,7 +160,9 @@ class FileStorage:
             raise
         return StoredFile(name, Region(fd, 0, size))
 
-    async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
+    async def write(
+        self, file: StoredFile, offset: int, data: bytes | memoryview, checksum: int, block_size: int
+    ) -> list[int]:
         self.ownership.require()
         if self._hanging:
             raise StoreError("the disk does not answer")
@@ -329,7 +331,7 @@ def _close_late(work: "asyncio.Future[T]") -> None:
         os.close(result.region.fd)
 
 
-def _write(fd: int, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
+def _write(fd: int, offset: int, data: bytes | memoryview, checksum: int, block_size: int) -> list[int]:
     view, at = memoryview(data), offset
     while view:
         written = os.pwrite(fd, view, at)

@@ -84,7 +84,9 @@ class Storage(Protocol):
         name with `size` bytes.
         """
 
-    async def write(self, file: StoredFile, offset: int, data: bytes, checksum: int, block_size: int) -> list[int]:
+    async def write(
+        self, file: StoredFile, offset: int, data: bytes | memoryview, checksum: int, block_size: int
+    ) -> list[int]:
         """Write `data` at `offset`. Returns the checksum of each block that it touches, in order.
 
         `checksum` is the one of the first block up to `offset`, and the first result continues it. Raises DiskFull as

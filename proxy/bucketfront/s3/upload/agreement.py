@@ -201,7 +201,7 @@ async def _md5_at(origin: S3Origin, key: ObjectKey, start: int, stop: int) -> st
     digest = SentDigest()
     try:
         while piece := await response.body.read():
-            await digest.update(piece)
+            await digest.update(bytes(piece))
     finally:
         response.body.close()
     return await digest.value()
