@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import shutil
+import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -365,5 +367,5 @@ async def openssl_client(proxy: Proxy, version: str) -> AsyncIterator[tuple[Send
         yield send, seen
     finally:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.kill(process.pid, signal.SIGKILL)  # `kill` would reap a process that has ended, and asyncio would warn
         await process.wait()

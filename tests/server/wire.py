@@ -75,12 +75,24 @@ class Connection:
         body, is_complete = b"", True
         async with asyncio.timeout(HANG_S):
             try:
-                body = await self.reader.readexactly(length)
+                if head.headers.get("Transfer-Encoding") == "chunked" and not _is_endless(head):
+                    body = await self._chunks()
+                else:
+                    body = await self.reader.readexactly(length)
             except asyncio.IncompleteReadError as error:
                 body, is_complete = error.partial, False
             except ConnectionError:
                 is_complete = False
         return Response(head.status, head.headers, body, is_complete)
+
+    async def _chunks(self) -> bytes:
+        """Return a body that is sent in chunks."""
+        body = b""
+        while size := int(await self.reader.readuntil(b"\r\n"), 16):
+            body += await self.reader.readexactly(size)
+            await self.reader.readexactly(2)
+        await self.reader.readexactly(2)
+        return body
 
     async def rest(self) -> bytes:
         """Return all bytes until the other side closes."""
@@ -164,3 +176,8 @@ async def fetch(
     """Send one request on a connection of its own."""
     async with connected(address, tls) as connection:
         return await connection.request(method, target, headers, body)
+
+
+def _is_endless(head: Head) -> bool:
+    """Return whether the body is a stream of events, which ends with its connection."""
+    return head.headers.get("Content-Type", "").startswith("text/event-stream")

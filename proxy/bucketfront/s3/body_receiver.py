@@ -18,6 +18,8 @@ from typing import Any
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
+from bucketfront.s3.transport import READ_BUFFER_BYTES
+
 BUFFER_BYTES = 1 << 20
 MIN_ROOM_BYTES = 128 << 10  # for the next receive: below that a new buffer is made
 MIN_REST_BYTES = 128 << 10  # of a body: a shorter rest costs less the ordinary way
@@ -38,7 +40,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._is_lost = False
         self._waiter: asyncio.Future[None] | None = None
         handler.read_timeout = None  # the reader has deadlines of its own
-        handler._drop_timeout()  # noqa: SLF001 - it has no public name
+        handler.start_timeout()  # ends the one that runs
         self._transport.set_protocol(self)
 
     @classmethod
@@ -51,12 +53,10 @@ class BodyReceiver(asyncio.BufferedProtocol):
         handler = None if connection is None else connection.protocol
         if handler is None or content.is_eof() or content.exception() is not None:
             return None
-        # aiohttp holds bytes back in these two cases.
-        if handler._reading_paused or handler._tail:  # noqa: SLF001 - they have no public names
-            return None
         if handler.transport is None or handler.transport.is_closing():
             return None
-        if length - content.total_bytes < MIN_REST_BYTES:
+        # Behind so many bytes aiohttp may have paused the connection, and hold some of them back.
+        if content.total_bytes > READ_BUFFER_BYTES or length - content.total_bytes < MIN_REST_BYTES:
             return None
         ahead = content.read_nowait()
         return cls(response, handler, ahead, length - len(ahead))
