@@ -1,6 +1,7 @@
 """Commands of the command line, run in this process or in one of their own, without the developer's settings."""
 
 import http.client
+import logging
 import os
 import re
 import subprocess
@@ -16,10 +17,22 @@ from bucketfront.cli import main
 MODULE = (sys.executable, "-m", "bucketfront.cli")
 
 
-def invoke(*arguments: str | Path, **variables: str) -> Result:
-    """Run a command in this process, with these variables of the environment and no others of bucketfront."""
+LOGGERS = ("bucketfront", "bucketfront.s3.upload", "botocore", "aiobotocore", "werkzeug")
+
+
+def invoke(*arguments: str | Path, standard_input: bytes | None = None, **variables: str) -> Result:
+    """Run a command in this process, with these variables of the environment and no others of bucketfront.
+
+    A command sets levels of loggers for its process. They are as before when it has ended.
+    """
     environment: dict[str, str | None] = {name: None for name in os.environ if name.startswith("BUCKETFRONT_")}
-    return CliRunner().invoke(main, [str(argument) for argument in arguments], env={**environment, **variables})
+    levels = {logger: logger.level for logger in map(logging.getLogger, LOGGERS)}
+    try:
+        given = [str(argument) for argument in arguments]
+        return CliRunner().invoke(main, given, input=standard_input, env={**environment, **variables})
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def environment_of_process(**variables: str) -> dict[str, str]:

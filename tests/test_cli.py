@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import os
 import re
 import socket
@@ -15,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from command_line import invoke
 from rows import each_row
 from stopwatch import HANG_S
 
@@ -82,19 +82,15 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command in this process, without the developer's own settings in the environment."""
     for name in [name for name in os.environ if name.startswith("BUCKETFRONT_")]:
         monkeypatch.delenv(name)
 
     def run(*arguments: str | Path, env: dict[str, str] | None = None, standard_input: bytes | None = None) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments], input=standard_input, env=env)
+        return invoke(*arguments, standard_input=standard_input, **(env or {}))
 
-    loggers = [logging.getLogger(name) for name in ("bucketfront", "botocore", "aiobotocore", "werkzeug")]
-    levels = [logger.level for logger in loggers]
-    yield run
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)  # a command sets them for its process
+    return run
 
 
 def fetch(url: str) -> bytes:
