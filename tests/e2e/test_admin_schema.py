@@ -20,6 +20,8 @@ EXAMPLES = 25  # for each path and method
 TIMEOUT_S = 300.0
 # 501 is for the methods that HTTP/1.1 has and no server needs.
 SETTINGS = '[checks]\nnot_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "501"]\n'
+# An archive is bytes to schemathesis, which knows no tar.
+HOOKS = 'import schemathesis\n\nschemathesis.serializer.alias("application/x-tar", "application/octet-stream")\n'
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
@@ -38,12 +40,18 @@ def test_schemathesis(access: str, origin: Origin, tmp_path: Path, case: Case, t
         if access == "without the token":
             location = _document_of(started.admin_url, tmp_path)
         (tmp_path / "schemathesis.toml").write_text(SETTINGS)
+        (tmp_path / "hooks.py").write_text(HOOKS)
         result = run(
             *(sys.executable, "-m", "schemathesis.cli", "run", location, "--url", started.admin_url, *fields),
             *("--checks", CHECKS, "--max-examples", str(EXAMPLES), "--seed", "1", "--no-color"),
             *("--phases", "examples,coverage,fuzzing"),
             folder=tmp_path,
-            environment={"PYTHONPATH": str(packages), "HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+            environment={
+                "PYTHONPATH": f"{packages}:{tmp_path}",
+                "SCHEMATHESIS_HOOKS": "hooks",
+                "HOME": str(tmp_path),
+                "PATH": os.environ["PATH"],
+            },
             timeout=TIMEOUT_S,
         )
         assert "Traceback" not in started.printed()
