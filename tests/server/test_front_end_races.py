@@ -11,7 +11,7 @@ from proxy_under_test import S3, Proxy, StartProxy
 from stopwatch import HANG_S
 from wire import Connection, connected
 
-RACES = int(os.environ.get("RACES", "2000"))  # changes; make soak has 100,000
+RACES = int(os.environ.get("RACES", "600"))  # changes; make soak has 100,000
 FRONT_ENDS = 4
 KEYS = 4
 READERS = 4  # of each key
