@@ -70,7 +70,7 @@ sbom: $(AUDIT_STAMP)
 # The tests that `make test` leaves out because they take minutes, and all rows and many examples of those of which it has
 # a sample.
 long: install
-	BUCKETFRONT_TEST_ALL=1 $(BIN)/pytest -n auto --dist worksteal --ignore tests/e2e --ignore tests/reliability \
+	TEST_ALL=1 $(BIN)/pytest -n auto --dist worksteal --ignore tests/e2e --ignore tests/reliability \
 		-m 'long or sampled' tests
 
 # The tests with other people's programs, S3 servers and test suites. What is not installed is "not run".
@@ -86,7 +86,7 @@ reliability: install
 # The same tests with as many cycles as take hours.
 soak: install
 	$(BIN)/pytest -m reliability tests/reliability --soak
-	BUCKETFRONT_ATTACK_HEADS=1000000 $(BIN)/pytest -n auto -m long tests/server/test_attack_heads.py
+	ATTACK_HEADS=1000000 $(BIN)/pytest -n auto -m long tests/server/test_attack_heads.py
 	RACES=100000 $(BIN)/pytest -m long tests/server/test_front_end_races.py
 
 # Compares bucketfront with nginx and Varnish. Writes docs/performance.md. The Python of a distribution is built with

@@ -20,7 +20,7 @@ MODULE = (sys.executable, "-m", "bucketfront.cli")
 LOGGERS = ("bucketfront", "bucketfront.s3.upload", "botocore", "aiobotocore", "werkzeug")
 
 
-def invoke(*arguments: str | Path, standard_input: bytes | None = None, **variables: str) -> Result:
+def invoke(*arguments: str | Path, standard_input: bytes | str | None = None, **variables: str) -> Result:
     """Run a command in this process, with these variables of the environment and no others of bucketfront.
 
     A command sets levels of loggers for its process. They are as before when it has ended.

@@ -17,7 +17,7 @@ from _pytest.mark import ParameterSet
 Test = Callable[..., Any]
 Ids = Callable[[Any], object] | Iterable[str] | None
 
-IS_WHOLE = os.environ.get("BUCKETFRONT_TEST_ALL") == "1"  # no samples: all rows, and many examples
+IS_WHOLE = os.environ.get("TEST_ALL") == "1"  # no samples: all rows, and many examples
 MAX_FAILURES = 3  # if the rows hang, each costs a minute
 
 

@@ -43,7 +43,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": "", "BUCKETFRONT_TEST_ALL": "1"},
+        env={**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": "", "TEST_ALL": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

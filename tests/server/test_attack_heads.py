@@ -25,7 +25,7 @@ from bucketfront.app import App
 pytestmark = pytest.mark.long
 
 SLICES = 4
-HEADS = int(os.environ.get("BUCKETFRONT_ATTACK_HEADS", "100000"))  # of all slices; `make soak` has ten times as many
+HEADS = int(os.environ.get("ATTACK_HEADS", "100000"))  # of all slices; `make soak` has ten times as many
 AT_ONCE = 32  # connections
 MAX_CHAIN = 4  # requests on a connection, the last one apart
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
