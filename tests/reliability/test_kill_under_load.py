@@ -29,7 +29,7 @@ from workload import OBJECTS, Workload
 CLIENTS = 5
 CYCLES, SOAK_CYCLES = 300, 10_000
 FRESH_CYCLES, SOAK_FRESH_CYCLES = 6, 100
-FRONT_END_CYCLES, SOAK_FRONT_END_CYCLES = 40, 2000
+FRONT_END_CYCLES, SOAK_FRONT_END_CYCLES = 12, 2000
 WORKERS = 2
 HARMS_PER_S = 8.0  # to processes of front ends, while these serve
 WINDOW_CYCLES = 100  # cycles whose records are checked together

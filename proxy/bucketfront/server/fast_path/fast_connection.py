@@ -36,7 +36,7 @@ from bucketfront.server.http1.connection import Connection, ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.event_loop import InlineEventLoop
 from bucketfront.server.http1.tls_transport import TlsTransport
-from bucketfront.server.send.enciphered import EncipheredBurst, send_some
+from bucketfront.server.send.enciphered import MAX_PIECE_BYTES, EncipheredBurst, send_some
 from bucketfront.server.send.sender import BodyReader, Sender, abort
 from bucketfront.server.send.sendfile import MAX_PER_TURN_BYTES, Burst, SendfileBurst
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST, AccessRecord
@@ -283,7 +283,7 @@ class FastConnection(Connection):
         """Begin to send a response over TLS, as `_send_from_file` does without it."""
         region, at, transport = response.lease.region, response.start, self.transport
         assert isinstance(transport, TlsTransport)
-        data = page_cache.peek(region.fd, region.offset + at, min(page_cache.MAX_COPY_BYTES, response.stop - at))
+        data = page_cache.peek(region.fd, region.offset + at, min(MAX_PIECE_BYTES, response.stop - at))
         if data is None:
             return False
         self._write(head, data)

@@ -13,6 +13,9 @@ from bucketfront.http.ranges import Span
 from bucketfront.server.send.sendfile import Burst, SendfileStep
 
 MAX_PER_TURN_BYTES = 256 << 10
+# In one write, a record of TLS. OpenSSL keeps a buffer of a third more for each connection, and the transport keeps
+# what the client does not take.
+MAX_PIECE_BYTES = 16 << 10
 
 
 class TlsOutlet(Protocol):
@@ -36,7 +39,7 @@ def send_some(transport: TlsOutlet, region: Region, span: Span) -> int:
     while at < stop and not transport.get_write_buffer_size():
         if transport.is_closing():
             raise ConnectionResetError("the client left")
-        length = min(page_cache.MAX_COPY_BYTES, stop - at)
+        length = min(MAX_PIECE_BYTES, stop - at)
         if (data := page_cache.peek(region.fd, region.offset + at, length)) is None:
             raise EOFError("the next bytes are on disk")
         transport.write_view(data)
