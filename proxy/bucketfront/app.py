@@ -475,7 +475,8 @@ class App:
         try:
             self.cache_assembly = await self._stack.enter_async_context(opened())
         except CacheInUse:
-            if not self._takes_over:
+            # Front ends of a killed process have the lock until the kernel has ended them as well.
+            if not self._takes_over and self.settings.server.workers == 1:
                 raise
             await asyncio.sleep(LOCK_WAIT_S)
             self.cache_assembly = await self._stack.enter_async_context(opened())

@@ -32,7 +32,10 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # a collection would copy the pages that the front ends share
     nursery, commands = os.getpid(), socket.socket(fileno=os.dup(sys.stdin.fileno()))
-    commands.send(b"\0")  # it is ready
+    try:
+        commands.send(b"\0")  # it is ready
+    except BrokenPipeError:  # the owner has ended
+        return
     while True:
         try:
             octets, descriptors, _, _ = socket.recv_fds(commands, 1, 1)

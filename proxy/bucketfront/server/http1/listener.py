@@ -480,7 +480,7 @@ class _AcceptedSocket(socket.socket):
     @client.setter
     def client(self, client: str) -> None:
         self._client = client
-        self.has_client_address = client != UNKNOWN_CLIENT
+        self.has_client_address = client not in (UNKNOWN_CLIENT, UNIX_PEER)
 
     def getpeername(self) -> tuple[str, int]:
         return self._client, 0
