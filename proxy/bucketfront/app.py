@@ -380,9 +380,15 @@ class App:
         assert self._nursery is not None
         self.front_ends = FrontEnds(self._nursery, self._workers, self.settings, parts)
         self.connection_limit.tally = ConnectionTally.create()
-        self._stack.callback(self.connection_limit.tally.close)
+        self._stack.callback(self._close_tally)
         self._stack.push_async_callback(self.front_ends.stop)
         await self.front_ends.start()
+
+    def _close_tally(self) -> None:
+        """Count the connections of this process alone, because the others have ended."""
+        tally, self.connection_limit.tally = self.connection_limit.tally, None
+        if tally is not None:
+            tally.close()
 
     def _adopt_in_front_ends(self) -> None:
         """Let front ends follow the present settings and files."""
@@ -475,8 +481,8 @@ class App:
         try:
             self.cache_assembly = await self._stack.enter_async_context(opened())
         except CacheInUse:
-            # Front ends of a killed process have the lock until the kernel has ended them as well.
-            if not self._takes_over and self.settings.server.workers == 1:
+            # A killed process and its front ends have the lock until the kernel has ended all of them.
+            if not self._takes_over and not self._workers:
                 raise
             await asyncio.sleep(LOCK_WAIT_S)
             self.cache_assembly = await self._stack.enter_async_context(opened())

@@ -1,6 +1,7 @@
 """`GET /api/v1/archive` and `POST /api/v1/import`: what the cache holds with its bytes, out of it and into another."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ from bucketfront.warm.archive import BadArchive
 from bucketfront.warm.archive_import import ArchiveImport, ImportState
 from bucketfront.warm.places import Places
 from bucketfront.warm.transfers import TransferRuns, Transfers
+
+log = logging.getLogger(__name__)
 
 RECEIVE_TIMEOUT_S = 120.0  # without a byte of an archive; the other host may read from a slow disk
 MAX_DROPPED_BYTES = 64 << 20  # of an archive behind its end, so that a client gets the response and no reset
@@ -170,7 +173,8 @@ async def _send(request: web.BaseRequest, response: web.StreamResponse, content:
                 async with watch.wait(request.transport):
                     await response.write(chunk)
         await response.write_eof()
-    except (StoreError, TimeoutError, ConnectionError):
+    except (StoreError, TimeoutError, ConnectionError) as error:
+        log.warning("an export ends early: %s", str(error) or "its client takes nothing")
         if request.transport is not None:
             request.transport.abort()
 

@@ -1,11 +1,14 @@
 """The process that forks front ends, as its owner sees it. `__main__` is what runs there."""
 
 import asyncio
+import select
 import socket
 import subprocess  # nosec B404
 import sys
 
 from bucketfront.front_end.channel import channel_pair
+
+READY_TIMEOUT_S = 60  # for the imports, on a machine with much other work
 
 
 class Nursery:
@@ -22,9 +25,18 @@ class Nursery:
             self._process = subprocess.Popen(command, stdin=theirs.fileno())  # noqa: S603  # nosec B603
 
     async def is_ready(self) -> bool:
-        """Wait until it forks without a delay. Returns False if it has ended before."""
-        # The octet stays, so that any number of callers find it.
-        return bool(await asyncio.to_thread(self._commands.recv, 1, socket.MSG_PEEK))
+        """Wait until it forks without a delay. Returns False if it has ended before, or needs too long."""
+
+        def wait() -> bool:
+            octet = select.poll()
+            octet.register(self._commands, select.POLLIN)
+            try:
+                # The octet stays, so that any number of callers find it.
+                return bool(octet.poll(READY_TIMEOUT_S * 1000)) and bool(self._commands.recv(1, socket.MSG_PEEK))
+            except ConnectionResetError:
+                return False
+
+        return await asyncio.to_thread(wait)
 
     def fork(self, channel: socket.socket) -> None:
         """Have a front end forked that has this end of a channel. Raises OSError if no nursery starts."""

@@ -17,7 +17,8 @@ class ConnectionTally:
     def __init__(self, descriptor: int, slot: int) -> None:
         """Map the memory of `descriptor`, which the caller keeps or closes."""
         self.descriptor = descriptor
-        self._counts = memoryview(mmap.mmap(descriptor, SLOTS * _SLOT_BYTES)).cast("I")
+        self._memory = mmap.mmap(descriptor, SLOTS * _SLOT_BYTES)
+        self._counts = memoryview(self._memory).cast("I")
         self._slot = slot
 
     @classmethod
@@ -41,4 +42,7 @@ class ConnectionTally:
         self._counts[slot] = 0
 
     def close(self) -> None:
+        """Let go of the memory. No other method may be called after this."""
+        self._counts.release()
+        self._memory.close()  # it has a copy of the descriptor
         os.close(self.descriptor)
