@@ -22,6 +22,7 @@ from bucketfront.cache.storage import page_cache
 from bucketfront.server.http1.tls_transport import TlsTransport
 from bucketfront.server.send import enciphered
 
+HEAD_BYTES = 1024  # of a response, and what TLS adds, at most
 LARGE = pattern(100 * BLOCK)  # more than the kernel takes for a client that does not read
 MIB = 1 << 20
 EDGES = tuple(
@@ -83,7 +84,7 @@ async def test_a_slow_reader(warm: Proxy, tls: ssl.SSLContext) -> None:
         assert isinstance(connection.transport, TlsTransport)
         await client.send(message("GET", "/small"))
         await until(lambda: connection._held)
-        assert connection.transport.get_write_buffer_size() <= page_cache.MAX_COPY_BYTES + BLOCK
+        assert connection.transport.get_write_buffer_size() <= enciphered.MAX_PIECE_BYTES + HEAD_BYTES
         client.writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
         assert (await client.response()).body == LARGE
         assert (await client.response()).body == LARGE[:1000]
