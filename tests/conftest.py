@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -48,6 +49,12 @@ for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
 
 
 _trials: dict[str, Trial] = {}  # by node
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C end the programs under test. A shell ignores it for a job in the background, and they inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
