@@ -160,7 +160,7 @@ def room_in_picture(module: str) -> str:
         return rest[0]
     ground = ("descriptor_channel", "fair_share", "fair_slots", "keys", "request_trace", "retry", "task_set")
     merged = dict.fromkeys((*ground, "troubles"), "errors") | {"cache": "door"}
-    merged |= dict.fromkeys(("cache_options", "checks", "serving", "takeover"), "app")
+    merged |= dict.fromkeys(("cache_options", "checks", "renewal", "serving", "takeover"), "app")
     return merged.get(first, first)
 
 

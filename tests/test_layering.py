@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"front_end"}),
     frozenset({"warm", "tracing"}),
     frozenset({"admin"}),
-    frozenset({"app", "cache_options", "checks", "serving", "takeover"}),
+    frozenset({"app", "cache_options", "checks", "renewal", "serving", "takeover"}),
     frozenset({"cli"}),
 )
 # Restrictions within the floors: from the room above, only these modules may be imported.
@@ -35,7 +35,7 @@ DOORS = {
     ("http", "keys"): set[str](),
     **{
         (room, "cache"): {"bucketfront.cache"}
-        for room in ("s3", "tus", "server", "warm", "admin", "app", "cache_options", "takeover")
+        for room in ("s3", "tus", "server", "warm", "admin", "app", "cache_options", "renewal", "takeover")
     },
     ("checks", "cache"): {"bucketfront.cache"},
     ("cli", "cache"): {"bucketfront.cache.storage.verification"},  # it works on a folder without a cache

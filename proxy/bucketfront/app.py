@@ -7,14 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from prometheus_client import CollectorRegistry
 
-from bucketfront import __version__, process_log
+from bucketfront import __version__
 from bucketfront.admin.api import AdminParts, AdminServer, admin_site, build_admin
 from bucketfront.admin.collectors.cache_collector import CacheCollector
 from bucketfront.admin.collectors.origin_collector import OriginCollector
@@ -39,11 +38,10 @@ from bucketfront.config.mount_areas import MountAreas
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import CacheInUse, UnusableSetting
-from bucketfront.front_end.counts import Counts
-from bucketfront.front_end.front_ends import FrontEnds, OwnerParts
-from bucketfront.front_end.handed_connection import handed_maker
-from bucketfront.front_end.lease_grants import LeaseGrants
+from bucketfront.front_end.assembly import start_front_ends
+from bucketfront.front_end.front_ends import FrontEnds
 from bucketfront.front_end.nursery import Nursery
+from bucketfront.renewal import InForce, Renewal, RenewedParts, build_renewal
 from bucketfront.s3.accepted_codings import AcceptedCodings
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.embedded.launcher import EXAMPLES, EmbeddedS3
@@ -51,24 +49,21 @@ from bucketfront.s3.listing import list_objects
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
 from bucketfront.server.access.clients import Clients
-from bucketfront.server.fast_path.fast_connection import FastConnectionServer
 from bucketfront.server.fast_path.fast_path import FastPath
-from bucketfront.server.generation import Generation, Generations
+from bucketfront.server.generation import Generations
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.certificate_watch import CertificateWatch
 from bucketfront.server.http1.connection import ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
-from bucketfront.server.http1.connection_tally import ConnectionTally
 from bucketfront.server.http1.inherited_sockets import InheritedSockets
 from bucketfront.server.http1.listen_sockets import ListenSockets
 from bucketfront.server.http1.listener import Listener
 from bucketfront.server.http1.passed_sockets import PassedSockets
 from bucketfront.server.http1.proxy_headers import ProxyHeaders
-from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import build_pipeline
-from bucketfront.server.server import Server, ServerParts, build_generation, build_server, client_sites
-from bucketfront.server.telemetry.access_log import AccessLog, FinishedRequest, open_access_log
+from bucketfront.server.server import Server, ServerParts, build_server, client_sites
+from bucketfront.server.telemetry.access_log import FinishedRequest, open_access_log
 from bucketfront.server.telemetry.forecast import Forecast, ForecastOptions
 from bucketfront.server.telemetry.last_responses import LastResponses
 from bucketfront.server.telemetry.live_feed import LiveFeed
@@ -119,7 +114,7 @@ class App:
         *,
         takes_over: bool = False,
     ) -> None:
-        self.settings = settings
+        self._in_force = InForce(settings, FreshnessPolicy(settings.freshness))
         self._workers = settings.server.front_ends  # once, because a quota of the processor may change
         self._nursery = nursery
         self._clock = clock
@@ -128,7 +123,6 @@ class App:
         self._takes_over = takes_over
         self._successor: Successor | None = None
         self.incumbent: Incumbent
-        self._freshness = FreshnessPolicy(settings.freshness)
         self._pipeline = build_pipeline(settings)
         self._areas = MountAreas(settings.mounts)
         self._registry = CollectorRegistry()
@@ -165,7 +159,13 @@ class App:
         self._server: Server | None = None
         self._summary: Summary
         self._parts: ServerParts
+        self._renewed_parts: RenewedParts
         self._tracing: Tracing | None = None  # None if traces are off
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings in force."""
+        return self._in_force.settings
 
     @property
     def _endpoint_name(self) -> str:
@@ -253,12 +253,26 @@ class App:
             inherited=self._inherited,
             begin_trace=_begin_no_trace if self._tracing is None else self._tracing.tracer.begin_trace,
         )
-        server = self._server = build_server(settings, self._pipeline, self._freshness.rules, self._parts)
+        server = self._server = build_server(settings, self._pipeline, self._in_force.freshness.rules, self._parts)
         self.fast_path, self.listener = server.generations.fast_path, server.listener
         ServerCollector(registry, self.connection_limit, self.fast_path, self.fair_shares, server.headers)
         await self._start_listener(self.listener, accepts=not self._workers)
         self._start_watching_certificates()
         await self._start_front_ends(server)
+        self._renewed_parts = RenewedParts(
+            in_force=self._in_force,
+            server=server,
+            server_parts=self._parts,
+            admin=self._admin,
+            cache_assembly=self.cache_assembly,
+            cache_options=self._options,
+            codings=self._codings,
+            areas=self._areas,
+            summary=self._summary,
+            warm_jobs=self.warm_jobs,
+            create_buckets=self._create_buckets,
+            follow=self._adopt_in_front_ends,
+        )
         self.health.phase = Phase.SERVING
         self.reloader.started.set()
         await self._end_take_over(server.generations)
@@ -359,36 +373,19 @@ class App:
         """Start the processes that accept connections in place of this one, if there are to be some."""
         if not self._workers:
             return
-        clock = self.cache_assembly.clock
-        grants = LeaseGrants(self.cache, clock)
-        connections = server.listener.server
-        assert isinstance(connections, FastConnectionServer)
-        for one in (connections, self.admin.server):
-            assert isinstance(one, ConnectionServer)
-            one.gate = grants.settled
-        parts = OwnerParts(
-            grants=grants,
-            telemetry=self.telemetry,
-            listener=server.listener,
-            connections=self.connection_limit,
-            lock=lambda: self.cache_assembly.store.folder.lock_fd,
-            clock=clock,
-            clock_runs=self._elapsed is boottime,
-            counts=Counts(self.connection_limit, self.fast_path, server.headers, server.listener.tls),
-            make=handed_maker(connections, lambda: grants.is_settled),
-        )
         assert self._nursery is not None
-        self.front_ends = FrontEnds(self._nursery, self._workers, self.settings, parts)
-        self.connection_limit.tally = ConnectionTally.create()
-        self._stack.callback(self._close_tally)
-        self._stack.push_async_callback(self.front_ends.stop)
-        await self.front_ends.start()
-
-    def _close_tally(self) -> None:
-        """Count the connections of this process alone, because the others have ended."""
-        tally, self.connection_limit.tally = self.connection_limit.tally, None
-        if tally is not None:
-            tally.close()
+        assert isinstance(self.admin.server, ConnectionServer)
+        self.front_ends = await start_front_ends(
+            self._stack,
+            self._nursery,
+            self._workers,
+            self.settings,
+            server,
+            self._parts,
+            self.admin.server,
+            self.cache_assembly,
+            clock_runs=self._elapsed is boottime,
+        )
 
     def _adopt_in_front_ends(self) -> None:
         """Let front ends follow the present settings and files."""
@@ -456,16 +453,16 @@ class App:
         if self._tracing is not None:
             self.origin.calls.on_call = self._tracing.tracer.add_call
         if not self.embedded:
-            await self._create_buckets(self.settings.mounts)
+            await self._create_buckets(self.settings.mounts, ())
 
-    async def _create_buckets(self, mounts: Sequence[MountSettings], before: Sequence[MountSettings] = ()) -> None:
+    async def _create_buckets(self, mounts: Sequence[MountSettings], before: Sequence[MountSettings]) -> None:
         """Create the buckets of `mounts` that those `before` do not have, if the settings ask for that."""
         if self.settings.origin.create_bucket or self.embedded:
             for bucket in sorted({mount.bucket for mount in mounts} - {mount.bucket for mount in before}):
                 await self.origin.create_bucket(bucket)
 
     def _options(self) -> CacheOptions:
-        return cache_options(self.settings, self._freshness, self._shares.hot, self._areas.mount_of)
+        return cache_options(self.settings, self._in_force.freshness, self._shares.hot, self._areas.mount_of)
 
     async def _start_cache(self) -> None:
         opened = partial(
@@ -551,59 +548,15 @@ class App:
         """
         return await self.reloader.reload(cause)
 
-    async def _prepare(self, after: Settings) -> "_Renewal":
-        """Build what new settings need. Raises UnusableSetting for a file, and OriginErrors for a bucket to create."""
-        renewal = await asyncio.to_thread(self._build, after)
-        try:
-            await self._create_buckets(after.mounts, before=self.settings.mounts)
-        except BaseException:
-            await renewal.discard()
-            raise
-        return renewal
-
-    def _build(self, after: Settings) -> "_Renewal":
-        """Return the renewal, without the buckets. Does I/O on files. Raises UnusableSetting."""
-        before = self.settings
-        present = (*self.listener.tls, *self.admin.tls)
-        tls = tuple((one, ServerTls(settings, at)) for at, settings in after.all_tls for one in present if one.at == at)
-        freshness = self._freshness if after.freshness == before.freshness else FreshnessPolicy(after.freshness)
-        generation = build_generation(after, build_pipeline(after), freshness.rules, self._parts)
-        # The log comes last, so that nothing has to be closed if another part is of no use.
-        access_log = None if after.access_log == before.access_log else open_access_log(after.access_log)
-        return _Renewal(self, after, freshness, generation, tls, access_log)
-
-    def apply(self, renewal: "_Renewal") -> None:
-        """Let the parts of a renewal take their places. All requests that begin later get the new settings.
-
-        There is no `await` in here, and nothing that a file, the disk or S3 could refuse.
-        """
-        before, after = self.settings, renewal.settings
-        self.settings, self._freshness = after, renewal.freshness
-        for present, renewed in renewal.tls:
-            present.adopt(renewed)
-        self._codings.change(coding_areas(after))
-        self._areas.adopt(after.mounts)
-        self._summary.adopt(after)
-        if (after.freshness, after.cache) != (before.freshness, before.cache):
-            self.cache_assembly.change(self._options())
-        fronts = after.server.front_networks
-        assert self._server is not None
-        self._server.headers.believe(fronts)
-        self.connection_limit.has_share = Clients(fronts).has_share
-        self._server.generations.replace(renewal.generation)
-        self._adopt_in_front_ends()
-        self.warm_jobs.adopt(Places(after.mounts), renewal.freshness.rules)
-        self._admin.application.adopt(after)
-        if renewal.access_log is not None:
-            self.telemetry.change_log(renewal.access_log, names_of(after.access_log.fields))
-        if after.log != before.log:
-            process_log.apply(after.log)
+    async def _prepare(self, after: Settings) -> Renewal:
+        """Build what new settings need. Raises what `build_renewal` does."""
+        return await build_renewal(self._renewed_parts, after)
 
     def _start_warm_jobs(self) -> None:
         """Build what runs warm jobs. They end before the cache and the origin close."""
         lists = partial(list_objects, self.origin)
         places, part = Places(self.settings.mounts), self.settings.origin.part_size
-        self.warm_jobs = JobRegistry(self.cache, lists, places, self._freshness.rules, part=part)
+        self.warm_jobs = JobRegistry(self.cache, lists, places, self._in_force.freshness.rules, part=part)
         self._stack.push_async_callback(self.warm_jobs.close)
 
     def _start_aborting(self) -> None:
@@ -611,26 +564,6 @@ class App:
         tasks = TaskSet()
         tasks.start(self.upload_journal.abort_abandoned(self.origin), name="abandoned uploads")
         self._stack.push_async_callback(tasks.close)
-
-
-@dataclass(eq=False, slots=True)
-class _Renewal:
-    """What a reload has built beside what serves. `tls` has the present ones and those that they adopt."""
-
-    app: App
-    settings: Settings
-    freshness: FreshnessPolicy
-    generation: Generation
-    tls: tuple[tuple[ServerTls, ServerTls], ...]
-    access_log: AccessLog | None  # None if the log stays as it is
-
-    def apply(self) -> None:
-        self.app.apply(self)
-
-    async def discard(self) -> None:
-        await self.generation.pipeline.close()
-        if self.access_log is not None:
-            await asyncio.to_thread(self.access_log.close)
 
 
 def _begin_no_trace() -> None:

@@ -2541,9 +2541,9 @@ BUGS = (
         "A reload that fails leaves a part of the new configuration.",
         (
             Edit(
-                "bucketfront.app:App._prepare",
-                "renewal = await asyncio.to_thread(self._build, after)",
-                "self._admin.application.adopt(after); renewal = await asyncio.to_thread(self._build, after)",
+                "bucketfront.renewal:build_renewal",
+                "renewal = await asyncio.to_thread(_build, parts, after)",
+                "parts.admin.application.adopt(after); renewal = await asyncio.to_thread(_build, parts, after)",
             ),
         ),
         (RELOAD + "test_a_refused_reload_leaves_no_half",),
