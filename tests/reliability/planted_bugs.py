@@ -383,7 +383,13 @@ BUGS = (
         2,
         "blocks-of-another-size",
         "An index with smaller blocks is still used after `block_size` has grown.",
-        (Edit("bucketfront.cache.storage.index:Index._connect", "!= self._block_size:", "> self._block_size:"),),
+        (
+            Edit(
+                "bucketfront.cache.storage.index_database:IndexDatabase._connect",
+                "!= self._block_size:",
+                "> self._block_size:",
+            ),
+        ),
         (INDEX + "test_other_blocks_begin_anew",),
     ),
     Bug(
@@ -1084,7 +1090,7 @@ BUGS = (
         14,
         "unclean-stop-unseen",
         "The index is not marked as in use, so a kill looks like a clean stop.",
-        (Edit("bucketfront.cache.storage.index:Index._begin_run", "'clean': 0", "'clean': 1"),),
+        (Edit("bucketfront.cache.storage.index_database:IndexDatabase._begin_run", "'clean': 0", "'clean': 1"),),
         (INDEX + "test_the_epoch_grows_with_each_start",),
     ),
     Bug(
@@ -1113,7 +1119,7 @@ BUGS = (
         "After a clean stop, blocks are sent without a comparison with their checksums.",
         (
             Edit(
-                "bucketfront.cache.storage.index:Index._begin_run",
+                "bucketfront.cache.storage.index_database:IndexDatabase._begin_run",
                 "value + 1 WHERE name = 'epoch'\")",
                 "value + 1 WHERE name = 'epoch' AND ?\", (not self.was_clean,))",
             ),
@@ -1144,14 +1150,26 @@ BUGS = (
         14,
         "power-loss-unseen",
         "After a power loss the rows are trusted as after a kill, although a purge may have been lost.",
-        (Edit("bucketfront.cache.storage.index:Index._begin_run", "not was_stopped and (not is_same_boot)", "False"),),
+        (
+            Edit(
+                "bucketfront.cache.storage.index_database:IndexDatabase._begin_run",
+                "not was_stopped and (not is_same_boot)",
+                "False",
+            ),
+        ),
         (RECOVERY + "test_what_a_run_trusts_of_the_last_one",),
     ),
     Bug(
         14,
         "reboot-unseen",
         "A stop counts as clean although the machine went down later, so that stray files are not waited for.",
-        (Edit("bucketfront.cache.storage.index:Index._begin_run", "was_stopped and is_same_boot", "was_stopped"),),
+        (
+            Edit(
+                "bucketfront.cache.storage.index_database:IndexDatabase._begin_run",
+                "was_stopped and is_same_boot",
+                "was_stopped",
+            ),
+        ),
         (RECOVERY + "test_what_a_run_trusts_of_the_last_one",),
     ),
     Bug(
