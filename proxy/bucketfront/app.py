@@ -49,6 +49,7 @@ from bucketfront.s3.listing import list_objects
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
 from bucketfront.server.access.clients import Clients
+from bucketfront.server.client_listener import client_sites
 from bucketfront.server.fast_path.fast_path import FastPath
 from bucketfront.server.generation import Generations
 from bucketfront.server.http1 import descriptors
@@ -62,7 +63,7 @@ from bucketfront.server.http1.passed_sockets import PassedSockets
 from bucketfront.server.http1.proxy_headers import ProxyHeaders
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import build_pipeline
-from bucketfront.server.server import Server, ServerParts, build_server, client_sites
+from bucketfront.server.server import Server, ServerParts, build_server
 from bucketfront.server.telemetry.access_log import FinishedRequest, open_access_log
 from bucketfront.server.telemetry.forecast import Forecast, ForecastOptions
 from bucketfront.server.telemetry.last_responses import LastResponses

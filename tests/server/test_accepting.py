@@ -19,7 +19,7 @@ from stopwatch import HANG_S
 from wire import Connection, connected, message
 
 from bucketfront.errors import ConfigError
-from bucketfront.server import client_progress, server
+from bucketfront.server import client_listener, client_progress
 from bucketfront.server.http1 import connection, connection_limit, descriptors, listener, refused_connection
 from bucketfront.server.http1.aiohttp_private import AiohttpConnection
 
@@ -322,7 +322,7 @@ async def test_the_end_of_a_connection_that_holds_something(
 ) -> None:
     """A connection that is idle for too long closes, even with a response that its client never took (I20)."""
     monkeypatch.setattr(client_progress, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(server, "KEEP_ALIVE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(client_listener, "KEEP_ALIVE_TIMEOUT_S", 0.3)
     proxy = await start()
     s3.put("x", bytes(16000))
     await proxy.get("/x")

@@ -20,10 +20,10 @@ from wire import connected, message
 from bucketfront.app import App
 from bucketfront.config.listener_settings import ServerSettings
 from bucketfront.errors import CannotListen
+from bucketfront.server.client_listener import client_sites
 from bucketfront.server.http1 import passed_sockets
 from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets, sockets_of
 from bucketfront.server.http1.proxy_headers import ProxyHeaders
-from bucketfront.server.server import client_sites
 
 # Moves the sockets to the descriptors 3 and 4, and becomes the command, as systemd does.
 _ACTIVATE = """

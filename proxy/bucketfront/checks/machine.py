@@ -20,13 +20,13 @@ from bucketfront.config.settings import Settings
 from bucketfront.config.tls_settings import TlsSettings
 from bucketfront.errors import CacheInUse, CannotListen, ConfigError, StoreError, UnusableSetting
 from bucketfront.server.access.rules import build_access
+from bucketfront.server.client_listener import first_place, place_of
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.listen_sockets import ListenPlace, ListenSockets
 from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets
 from bucketfront.server.http1.server_tls import ServedCertificate, ServerTls
 from bucketfront.server.http1.unix_socket import UnixPlace
 from bucketfront.server.inner_mounts import InnerMounts
-from bucketfront.server.server import first_place, place_of
 from bucketfront.server.telemetry.access_log import probe_access_log
 from bucketfront.tracing.assembly import check_installed
 

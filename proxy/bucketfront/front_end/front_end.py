@@ -31,8 +31,10 @@ from bucketfront.front_end.relay import Relay
 from bucketfront.front_end.report import Report
 from bucketfront.front_end.visitor import Visitor
 from bucketfront.server.access.clients import Clients
+from bucketfront.server.client_listener import DRAIN_TIMEOUT_S, client_sites, connection_options
 from bucketfront.server.fast_path.fast_connection import FastConnectionServer
 from bucketfront.server.fast_path.fast_path import FastPath
+from bucketfront.server.fast_path.plain_rules import plain_rules
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.connection_tally import ConnectionTally
@@ -41,7 +43,6 @@ from bucketfront.server.http1.listener import Listener, ListenSite
 from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets
 from bucketfront.server.http1.proxy_headers import ProxyHeaders
 from bucketfront.server.pipeline import build_pipeline
-from bucketfront.server.server import DRAIN_TIMEOUT_S, client_sites, connection_options, plain_rules
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.task_set import TaskSet
 

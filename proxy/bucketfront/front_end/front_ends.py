@@ -23,10 +23,10 @@ from bucketfront.front_end.lease_grants import ACKNOWLEDGE_TIMEOUT_S, Holder, Le
 from bucketfront.front_end.message import Kind, Message
 from bucketfront.front_end.nursery import Nursery
 from bucketfront.front_end.visitor import Visitor
+from bucketfront.server.client_listener import DRAIN_TIMEOUT_S as RESPONSES_TIMEOUT_S
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.connection_tally import SLOTS
 from bucketfront.server.http1.listener import Listener
-from bucketfront.server.server import DRAIN_TIMEOUT_S as RESPONSES_TIMEOUT_S
 from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.task_set import TaskSet
 

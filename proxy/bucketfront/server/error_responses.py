@@ -71,9 +71,7 @@ from bucketfront.server.host_names import UnknownHost
 from bucketfront.server.http1.framing import BadFraming
 from bucketfront.server.router import MethodNotAllowed
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.tus.manager import UnknownUpload, UploadBusy
-from bucketfront.tus.s3_transfer import UploadLost
-from bucketfront.tus.tus_upload import TakenOver
+from bucketfront.tus.refusals import TakenOver, UnknownUpload, UploadBusy, UploadLost
 
 
 class LengthRequired(ProxyError):

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 
-from bucketfront.errors import NoShare, OriginError, ProxyError, StoreError
+from bucketfront.errors import NoShare, OriginError, StoreError
 from bucketfront.fair_share import Client, FairShares, Resource, UsedUp, current_client
 from bucketfront.http import checksums
 from bucketfront.http.checksums import Digest
@@ -24,7 +24,8 @@ from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.parts import part_size
 from bucketfront.task_set import TaskSet
 from bucketfront.tus.record import BadRecord, Record, decode, encode
-from bucketfront.tus.s3_transfer import ChangeObject, S3Transfer, StoreObject, UploadLost
+from bucketfront.tus.refusals import UnknownUpload, UploadBusy, UploadLost
+from bucketfront.tus.s3_transfer import ChangeObject, S3Transfer, StoreObject
 from bucketfront.tus.staging import GATHER_BYTES, PartStaging, StagingSpace, pages
 from bucketfront.tus.tus_upload import TusUpload
 from bucketfront.tus.uninterrupted import run_uninterrupted
@@ -43,14 +44,6 @@ HANDOVER_STEP_S = 0.01  # between two looks at the requests
 TOUCH_INTERVAL_S = 60.0  # `touched_at` on disk is at most this old, so that an active upload costs a write a minute
 
 log = logging.getLogger(__name__)
-
-
-class UnknownUpload(ProxyError):
-    """No upload has this id, or it is gone."""
-
-
-class UploadBusy(ProxyError):
-    """Another request holds the upload."""
 
 
 class UploadManager:

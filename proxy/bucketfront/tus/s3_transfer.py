@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
-from bucketfront.errors import NoSuchUpload, ObjectNotFound, PreconditionFailed, ProxyError
+from bucketfront.errors import NoSuchUpload, ObjectNotFound, PreconditionFailed
 from bucketfront.http import checksums
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.write_head import WriteHead
@@ -19,6 +19,7 @@ from bucketfront.s3.upload.conditions import WriteStep
 from bucketfront.s3.upload.multipart import Multipart, PartSent
 from bucketfront.s3.upload.params import create_params
 from bucketfront.s3.upload.uploader import Written
+from bucketfront.tus.refusals import UploadLost
 from bucketfront.tus.staging import PartStaging
 from bucketfront.tus.tus_upload import TusUpload
 from bucketfront.tus.uninterrupted import run_uninterrupted
@@ -26,10 +27,6 @@ from bucketfront.tus.uninterrupted import run_uninterrupted
 StoreObject = Callable[[ObjectKey, AsyncIterator[bytes], int, WriteHead], Awaitable[Written]]
 ChangeObject = Callable[[ObjectKey], AbstractAsyncContextManager[Callable[[], Awaitable[None]]]]
 """It gives a write its place among those of the key, and yields what the write awaits right before its call to S3."""
-
-
-class UploadLost(ProxyError):
-    """S3 does not know the upload, or its outcome is unknown. The client has to begin again."""
 
 
 class S3Transfer:

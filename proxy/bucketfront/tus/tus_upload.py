@@ -4,13 +4,9 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator
 
-from bucketfront.errors import ProxyError
 from bucketfront.keys import ObjectKey
 from bucketfront.tus.record import Record
-
-
-class TakenOver(ProxyError):
-    """The client's next request came while this one waited for bytes."""
+from bucketfront.tus.refusals import TakenOver
 
 
 class TusUpload:

@@ -21,7 +21,8 @@ from bucketfront.server.error_responses import OffsetConflict, TooLarge
 from bucketfront.server.receive.request_body import declared_length, invite, received
 from bucketfront.server.router import MethodNotAllowed, Route
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.tus.manager import MAX_CHECKED_BYTES, UnknownUpload, UploadManager
+from bucketfront.tus.manager import MAX_CHECKED_BYTES, UploadManager
+from bucketfront.tus.refusals import UnknownUpload
 from bucketfront.tus.tus_upload import TusUpload
 
 MAX_DESCRIPTION_CHARS = 8 << 10  # of an object's headers and Upload-Metadata; S3 accepts 2 KiB of user metadata
