@@ -21,9 +21,8 @@ from bucketfront.cache.storage.folder import Folder
 from bucketfront.cache.storage.verification import verify
 from bucketfront.cache.upkeep import discard_queue, idle_removal, purge
 from bucketfront.cache.upkeep.purge import PurgeMode
-from bucketfront.cache.upkeep.purge_selection import KeyRange, PurgeSelection
+from bucketfront.cache.upkeep.purge_selection import KeyRange, PathGlob, PurgeSelection
 from bucketfront.errors import StoreError
-from bucketfront.http.glob import Glob
 from bucketfront.keys import ObjectKey
 
 CHARGED = BLOCK + ENTRY_BYTES  # bytes of each entry
@@ -32,10 +31,10 @@ ALL = PurgeSelection.of(everything=True)
 SELECTIONS = {
     "all": ALL,
     "prefix": PurgeSelection.of(ranges=[KeyRange("bucket", "k/")]),
-    "glob": PurgeSelection.of(ranges=[KeyRange("bucket", "", Glob("**/0??").matches)]),
+    "glob": PurgeSelection.of(ranges=[KeyRange("bucket", "", PathGlob("**/0??"))]),
     "tag": PurgeSelection.of(tags=["t"]),
     "all of these": PurgeSelection.of(
-        ranges=[KeyRange("bucket", "k/"), KeyRange("bucket", "", Glob("k/*").matches)], tags=["t"]
+        ranges=[KeyRange("bucket", "k/"), KeyRange("bucket", "", PathGlob("k/*"))], tags=["t"]
     ),
 }
 

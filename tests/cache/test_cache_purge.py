@@ -16,7 +16,7 @@ from bucketfront.cache.entries.entry_table import PAGE_ENTRIES
 from bucketfront.cache.storage.folder import Folder
 from bucketfront.cache.upkeep import purge
 from bucketfront.cache.upkeep.purge import PurgeMode
-from bucketfront.cache.upkeep.purge_selection import KeyRange, PurgeSelection
+from bucketfront.cache.upkeep.purge_selection import KeyRange, PathGlob, PurgeSelection
 from bucketfront.errors import StoreError
 from bucketfront.http.glob import Glob
 from bucketfront.keys import ObjectKey
@@ -128,7 +128,7 @@ async def test_a_sector_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.
 
 def selection(*patterns: str, **given: Any) -> PurgeSelection:
     """Return the selection of these globs of keys, together with what `given` has."""
-    ranges = [KeyRange("bucket", Glob(pattern).head, Glob(pattern).matches) for pattern in patterns]
+    ranges = [KeyRange("bucket", Glob(pattern).head, PathGlob(pattern)) for pattern in patterns]
     return PurgeSelection.of(given.pop("keys", ()), [*ranges, *given.pop("ranges", ())], **given)
 
 

@@ -152,3 +152,13 @@ async def test_a_reader_reads_its_object(granted: Granted) -> None:
     with pytest.raises(StoreError):
         reader.stream(Span(0, 1))
     reader.close()
+
+
+def test_leases_end_by_themselves_while_the_owner_does_not_move_their_bound(granted: Granted) -> None:
+    """A lease is stale once the bound of freshness has passed, and fresh again when the owner moves it (I7, I36)."""
+    granted.table.take(Message(Kind.IN_STEP, {"grace": 10.0, "at": 0.0}), ())
+    lease = granted.grant(1, "a")
+    assert lease.ttl(9.0) > 0
+    assert lease.ttl(10.0) <= 0
+    granted.table.take(Message(Kind.IN_STEP, {"grace": 10.0, "at": 5.0}), ())
+    assert lease.ttl(14.0) > 0

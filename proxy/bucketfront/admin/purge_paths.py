@@ -7,10 +7,10 @@ those of the outer one may be in the cache from another route or an earlier conf
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bucketfront.cache import KeyRange
+from bucketfront.cache import KeyRange, PathGlob
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.errors import BadPath, NoSuchMount
-from bucketfront.http.glob import Glob, glob_of
+from bucketfront.http.glob import glob_of
 from bucketfront.http.s3_requests import Dialect
 from bucketfront.keys import ObjectKey, parse_target
 from bucketfront.server.router import Route, Router
@@ -63,7 +63,7 @@ class PurgePaths:
         is_anchored = "/" in pattern
         head = f"/{glob.head}" if is_anchored else ""
         found = [
-            KeyRange(mount.bucket, tail.decode(), _Matcher(glob, mount).matches)
+            KeyRange(mount.bucket, tail.decode(), PathGlob(pattern, mount.path, len(mount.prefix)))
             for mount, tail in self._reached(head.encode())
         ]
         if not found:
@@ -82,18 +82,6 @@ class PurgePaths:
                 yield mount, mount.prefix.encode()
             elif head.startswith(path):
                 yield mount, mount.prefix.encode() + head[len(path) :]
-
-
-class _Matcher:
-    """Matches keys of a mount by the paths that show them."""
-
-    def __init__(self, glob: Glob, mount: MountSettings) -> None:
-        self._glob = glob
-        self._path = mount.path
-        self._skip = len(mount.prefix)
-
-    def matches(self, key: str) -> bool:
-        return self._glob.matches(self._path + key[self._skip :])
 
 
 def _keys_of(route: Route) -> Iterator[ObjectKey]:

@@ -11,6 +11,7 @@ from bucketfront.cache.cache import Cache
 from bucketfront.cache.clock import CacheClock, boottime
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.decision import Decision
+from bucketfront.cache.entries.freshness_bound import UNBOUNDED, FreshnessBound
 from bucketfront.cache.entries.id_set import IdSet
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.negative_cache import Absence, Refusal
@@ -32,16 +33,19 @@ from bucketfront.cache.storage.boot import boot_id
 from bucketfront.cache.storage.folder import Folder
 from bucketfront.cache.storage.folder_inspection import FolderFacts, inspect
 from bucketfront.cache.storage.storage import Region
+from bucketfront.cache.upkeep.announcements import Announcer, Cause, Invalidation
 from bucketfront.cache.upkeep.purge import Purged, PurgeMode
-from bucketfront.cache.upkeep.purge_selection import KeyRange, PurgeSelection
+from bucketfront.cache.upkeep.purge_selection import KeyRange, PathGlob, PurgeSelection
 from bucketfront.cache.upload import Upload
 from bucketfront.cache.views import BlockView, EntryView, KeyView
 
 __all__ = [
     "AGE_BOUNDS_S",
+    "UNBOUNDED",
     "Absence",
     "Absent",
     "AdoptionRefusal",
+    "Announcer",
     "BlockView",
     "Budget",
     "Cache",
@@ -49,14 +53,17 @@ __all__ = [
     "CacheClock",
     "CacheMode",
     "CacheOptions",
+    "Cause",
     "Decision",
     "Difference",
     "EntryView",
     "FillView",
     "Folder",
     "FolderFacts",
+    "FreshnessBound",
     "Held",
     "IdSet",
+    "Invalidation",
     "KeyRange",
     "KeyView",
     "Lease",
@@ -65,6 +72,7 @@ __all__ = [
     "Origin",
     "OriginResponse",
     "PartView",
+    "PathGlob",
     "PurgeMode",
     "PurgeSelection",
     "Purged",

@@ -5,6 +5,7 @@ index that are open. This module alone knows all parts of the cache.
 """
 
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -18,6 +19,7 @@ from bucketfront.cache.clock import CacheClock, Clock, boottime
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry_table import EntryTable, FreshnessOf
 from bucketfront.cache.entries.eviction import PolicyFactory
+from bucketfront.cache.entries.freshness_bound import FreshnessBound
 from bucketfront.cache.entries.hot_bodies import HotBodies
 from bucketfront.cache.entries.lru_with_probation import LruWithProbation
 from bucketfront.cache.entries.negative_cache import NegativeCache
@@ -40,6 +42,7 @@ from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.records import NEVER_VALIDATED
 from bucketfront.cache.storage.storage import Storage
+from bucketfront.cache.upkeep.announcements import Announcements
 from bucketfront.cache.upkeep.discard_queue import DiscardQueue
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.flusher import Flusher
@@ -72,7 +75,8 @@ class CacheOptions:
     to keep free on a disk of a given size. `hot_limit` bounds the entries in memory, and so the open files.
     `is_durable`: what the index claims must outlive a loss of power. `share_of_one` is what the uploads of one client
     may have of the cache, from 0 to 1. `mount_of` returns the name of a key's mount, from a closed set.
-    `tag_fields` name the tags of objects.
+    `tag_fields` name the tags of objects. `ttl_when_lost` bounds the freshness of all entries from the last time on at
+    which the changes of other caches were known (see `FreshnessBound`).
     """
 
     max_size: int
@@ -96,6 +100,7 @@ class CacheOptions:
     tag_fields: TagFields = field(default_factory=TagFields)
     mount_of: Callable[[ObjectKey], str] = _no_mount
     mode: CacheMode = CacheMode.SERVE
+    ttl_when_lost: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +174,8 @@ def assemble(
     `overhead` is the bytes that the index takes. Entries are stale that were validated before `trusted_since`.
     """
     storage = storage or store
-    traffic = Traffic(options.mount_of)
-    entries = _open_entries(index, options, overhead, trusted_since, Removals(clock), traffic)
+    traffic, announcements = Traffic(options.mount_of), Announcements()
+    entries = _open_entries(index, options, overhead, trusted_since, Removals(clock), traffic, announcements)
     stats, counters, integrity = FetchStats(options.read_ahead_limit), Counters(), Integrity()
     disposal = Disposal(entries, storage)
     flusher = Flusher(index, entries, disposal, storage, is_durable=options.is_durable)
@@ -188,12 +193,12 @@ def assemble(
         read_ahead_max=options.read_ahead_max, reader_timeout=options.reader_timeout, traffic=traffic,
         ownership=store.ownership,
     )  # fmt: skip
-    lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl)
+    lookups, negative_cache = Lookups(entries.pin, disposal.unpin), NegativeCache(options.negative_ttl, entries.bound)
     readers = ReaderContext(fetch_context, clock, counters)
     purges = Purge(
         entries=entries, index=index, disposal=disposal, discards=discards, lookups=lookups,
         negative_cache=negative_cache, flusher=flusher, tag_fields=options.tag_fields, is_durable=options.is_durable,
-        ownership=store.ownership,
+        ownership=store.ownership, announcements=announcements,
     )  # fmt: skip
     flow = LookupFlow(
         fetch_context=fetch_context, lookups=lookups, negative_cache=negative_cache, disposal=disposal,
@@ -205,6 +210,7 @@ def assemble(
         hot_bodies=HotBodies(options.memory), disposal=disposal, open_files=open_files, purges=purges,
         integrity=integrity, views=Views(entries, negative_cache, lookups, clock, options.block_size),
         upload_shares=Shares(options.max_size, options.share_of_one, RESERVED_UPLOADS_PART), flush=flusher.flush,
+        announcements=announcements,
     )  # fmt: skip
     housekeeper = Housekeeper(
         entries=entries, store=store, index=index, flusher=flusher, space=space, discards=discards,
@@ -227,7 +233,13 @@ def _bypass(mode: CacheMode, readers: ReaderContext, negative_cache: NegativeCac
 
 
 def _open_entries(
-    index: Index, options: CacheOptions, overhead: int, trusted_since: float, removals: Removals, traffic: Traffic
+    index: Index,
+    options: CacheOptions,
+    overhead: int,
+    trusted_since: float,
+    removals: Removals,
+    traffic: Traffic,
+    announcements: Announcements,
 ) -> EntryTable:
     entries = EntryTable(
         index,
@@ -239,6 +251,8 @@ def _open_entries(
         trusted_since=trusted_since,
         eviction=POLICIES[options.eviction],
         on_unread=traffic.note_unread,
+        bound=FreshnessBound(options.ttl_when_lost),
+        on_change=announcements.note_version,
     )
     entries.open()
     return entries

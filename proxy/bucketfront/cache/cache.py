@@ -11,6 +11,7 @@ from bucketfront.cache.adoption import Adopter, AdoptionRefusal
 from bucketfront.cache.bypass import Bypass
 from bucketfront.cache.entries.entry import MAX_USES, Entry
 from bucketfront.cache.entries.entry_table import FreshnessOf
+from bucketfront.cache.entries.freshness_bound import FreshnessBound
 from bucketfront.cache.entries.hot_bodies import MAX_BODY_BYTES, HotBodies
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.negative_cache import Absence, NegativeCache, Refusal
@@ -27,6 +28,7 @@ from bucketfront.cache.shadow import Shadow
 from bucketfront.cache.snapshot import Snapshot
 from bucketfront.cache.statistics import Found, Statistics
 from bucketfront.cache.storage import blocks, page_cache
+from bucketfront.cache.upkeep.announcements import Announcements, Announcer, Invalidation
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.open_files import OpenFiles
 from bucketfront.cache.upkeep.purge import Purge, Purged, PurgeMode
@@ -64,6 +66,7 @@ class Cache:
         views: Views,
         upload_shares: Shares,
         flush: Callable[[], Awaitable[None]],
+        announcements: Announcements,
     ) -> None:
         """`bypass` serves the clients if the cache does not. `upload_shares` are those of clients in the space
         that uploads take until they are published.
@@ -87,6 +90,7 @@ class Cache:
         self._views = views
         self._upload_shares = upload_shares
         self._flush = flush
+        self._announcements = announcements
         self._adopter = Adopter(lookup_flow, self._entries, open_files)
 
     @property
@@ -160,7 +164,7 @@ class Cache:
                 return None
             body = bytes(found)
         fresh_until = entry.validated_at + entry.freshness.ttl
-        lease = Lease(entry.key, entry.id, entry.metadata, region, entry.validated_at, fresh_until, body)
+        lease = Lease(entry.key, entry.id, entry.metadata, region, entry.validated_at, fresh_until, body, entry.bound)
         if body is not None:
             for pushed_out in self._hot_bodies.keep(lease):
                 pushed_out.revoke()
@@ -370,14 +374,14 @@ class Cache:
 
     # --- removing --------------------------------------------------------------------------------------------
 
-    async def invalidate(self, *keys: ObjectKey) -> None:
+    async def invalidate(self, *keys: ObjectKey, announces: bool = True) -> None:
         """Make all that is known of these objects void for requests that begin later.
 
-        See docs/invariants.md#read-your-writes. A write does not change versions that have an id, except the "null"
-        version of buckets without versioning.
+        With `announces` other caches learn of it. See docs/invariants.md#read-your-writes. A write does not change
+        versions that have an id, except the "null" version of buckets without versioning.
         """
         named = [name for key in keys for name in (key, key._replace(version=NULL_VERSION))]
-        await self._purges.purge(PurgeSelection.of(named), PurgeMode.REMOVE, RemovalReason.WRITTEN)
+        await self._purges.purge(PurgeSelection.of(named), PurgeMode.REMOVE, RemovalReason.WRITTEN, announces=announces)
 
     async def purge(
         self,
@@ -409,6 +413,41 @@ class Cache:
     def purge_later(self, selection: PurgeSelection, mode: PurgeMode) -> None:
         """Do the same in the background. The log has its end."""
         self._purges.begin(selection, mode)
+
+    # --- other caches ------------------------------------------------------------------------------------------
+
+    @property
+    def bound(self) -> FreshnessBound:
+        """Return what bounds the freshness of all entries while changes elsewhere may be missed."""
+        return self._entries.bound
+
+    def announce_to(self, announcer: Announcer | None) -> None:
+        """Let other caches learn of each invalidation that begins here from now on: purges, writes, other versions."""
+        self._announcements.announcer = announcer
+
+    async def apply(self, invalidation: Invalidation) -> None:
+        """Do what another cache has announced, and do not announce it again. Raises StoreError as `purge_selected`."""
+        keys, etag = invalidation.selection.keys, invalidation.etag
+        if etag is not None and keys and all(self._has_version(key, etag) for key in keys):
+            return
+        mode = PurgeMode.EXPIRE if invalidation.is_soft else PurgeMode.REMOVE
+        await self._purges.purge(invalidation.selection, mode, announces=False)
+
+    def _has_version(self, key: ObjectKey, etag: str) -> bool:
+        """Return whether the entry of `key` is the version with an ETag, and no lookup may replace it."""
+        try:
+            entry = self._entries.peek(key)
+        except StoreError:
+            return False
+        return entry is not None and entry.metadata.etag == etag and not self._lookups.is_running(key)
+
+    async def expire_everything(self) -> None:
+        """Make all stale that was validated before now, and forget the 404s, because changes may have been missed.
+
+        That takes one step, however many entries there are. When it returns, it survives a restart. Raises StoreError
+        if the index did not take it; then it holds until a restart.
+        """
+        await self._purges.expire_everything(self._clock())
 
     # --- what operators see ------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bucketfront.cache import Lease, Region
+from bucketfront.cache import FreshnessBound, Lease, Region
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 from bucketfront.server.cut import Cut
@@ -36,7 +36,7 @@ def facts_of_lease(lease: Lease, number: int) -> Facts:
     }
 
 
-def lease_of(facts: Facts, descriptor: int, body: bytes | None) -> Lease:
+def lease_of(facts: Facts, descriptor: int, body: bytes | None, bound: FreshnessBound) -> Lease:
     """Return the lease of a front end. Its `entry_id` is the number of the lease."""
     metadata = Metadata(
         facts["etag"],
@@ -48,7 +48,14 @@ def lease_of(facts: Facts, descriptor: int, body: bytes | None) -> Lease:
     )
     region = Region(descriptor, facts["offset"], facts["length"])
     return Lease(
-        key_of(facts["key"]), facts["number"], metadata, region, facts["validated_at"], facts["fresh_until"], body
+        key_of(facts["key"]),
+        facts["number"],
+        metadata,
+        region,
+        facts["validated_at"],
+        facts["fresh_until"],
+        body,
+        bound,
     )
 
 

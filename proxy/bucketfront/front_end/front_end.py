@@ -111,12 +111,8 @@ class FrontEnd:
 
     def _on_message(self, message: Message, passed: tuple[int, ...]) -> None:
         match message.kind:
-            case Kind.GRANT:
-                self._leases.grant(dict(message.facts), bytes(message.data), passed)
-            case Kind.DENY:
-                self._leases.deny(dict(message.facts))
-            case Kind.REVOKE:
-                self._leases.revoke(dict(message.facts))
+            case Kind.GRANT | Kind.DENY | Kind.REVOKE | Kind.IN_STEP:
+                self._leases.take(message, passed)
             case Kind.GIVE_BACK:
                 self._take_back(message, passed)
             case Kind.FLUSH:

@@ -13,6 +13,7 @@ serves nothing any more.
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -60,9 +61,18 @@ class LeaseGrants:
         self._granted: dict[Lease, _Granted] = {}
         self._holders: set[Holder] = set()
         self._acknowledged = asyncio.Event()
+        cache.bound.on_advance = lambda: self._send_bound(*self._holders)
 
     def join(self, holder: Holder) -> None:
+        """Take a front end in. The bound of freshness comes to it before any lease."""
         self._holders.add(holder)
+        self._send_bound(holder)
+
+    def _send_bound(self, *holders: Holder) -> None:
+        bound = self._cache.bound
+        if math.isfinite(bound.grace):
+            for holder in holders:
+                holder.send(Message(Kind.IN_STEP, {"grace": bound.grace, "at": bound.in_step_at}), ())
 
     def leave(self, holder: Holder) -> None:
         """Forget a front end whose process has ended."""

@@ -17,7 +17,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 
-from bucketfront.cache import Absence, Lease, Region, page_cache
+from bucketfront.cache import Absence, FreshnessBound, Lease, Region, page_cache
 from bucketfront.errors import StoreError
 from bucketfront.front_end.facts import Facts, key_of, lease_of
 from bucketfront.front_end.message import Kind, Message
@@ -47,6 +47,7 @@ class LeaseTable:
         self._waiting: defaultdict[ObjectKey, list[Callable[[], None]]] = defaultdict(list)
         self._uses: dict[int, int] = {}
         self.wanted: ObjectKey | None = None
+        self._bound = FreshnessBound()
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -91,8 +92,21 @@ class LeaseTable:
 
     # --- what the owner sends ------------------------------------------------------------------------------
 
+    def take(self, message: Message, descriptors: tuple[int, ...]) -> None:
+        """Take a message about leases."""
+        facts = dict(message.facts)
+        match message.kind:
+            case Kind.GRANT:
+                self.grant(facts, bytes(message.data), descriptors)
+            case Kind.DENY:
+                self.deny(facts)
+            case Kind.REVOKE:
+                self.revoke(facts)
+            case Kind.IN_STEP:
+                self.in_step(facts)
+
     def grant(self, facts: Facts, data: bytes, descriptors: tuple[int, ...]) -> None:
-        lease = lease_of(facts, descriptors[0] if descriptors else -1, None if descriptors else data)
+        lease = lease_of(facts, descriptors[0] if descriptors else -1, None if descriptors else data, self._bound)
         if (before := self._by_key.get(lease.key)) is not None:
             self._drop(before)
         held = self._by_number[lease.entry_id] = self._by_key[lease.key] = _Held(lease)
@@ -100,6 +114,11 @@ class LeaseTable:
             self._drop(next(iter(self._by_key.values())))
         assert held.lease.is_valid
         self._answer(lease.key)
+
+    def in_step(self, facts: Facts) -> None:
+        """Move the bound of freshness of all leases, which does not move if the owner stands still."""
+        self._bound.grace = facts["grace"]
+        self._bound.advance(facts["at"])
 
     def deny(self, facts: Facts) -> None:
         self._answer(key_of(facts["key"]))

@@ -32,6 +32,7 @@ class Kind(IntEnum):
     DRAIN = 15  # owner: serve no further hits, accept no connections, and end those that are open within some seconds
     DRAINED = 16  # front end: no connection is open
     ADOPT = 17  # owner: other settings
+    IN_STEP = 18  # owner: until when all changes elsewhere are known, which bounds the freshness of leases
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,19 +106,22 @@ class ObjectWriter:
     async def _begin(self, place: WritePlace) -> None:
         """Wait for the turn of a write, and invalidate its keys right before it."""
         await place.turn()
-        await self.invalidate(*place.keys)
+        await self.invalidate(*place.keys, announces=False)
 
-    async def invalidate(self, *keys: ObjectKey) -> None:
-        """Remove the entries of `keys` from the cache. Never raises for an error of the disk."""
+    async def invalidate(self, *keys: ObjectKey, announces: bool = True) -> None:
+        """Remove the entries of `keys` from the cache. Never raises for an error of the disk.
+
+        With `announces` other caches learn of it, which is of use once S3 has the write.
+        """
         async with asyncio.TaskGroup() as group:
             for at in range(0, len(keys), MAX_INVALIDATED_AT_ONCE):
-                group.create_task(self._invalidate(keys[at : at + MAX_INVALIDATED_AT_ONCE]))
+                group.create_task(self._invalidate(keys[at : at + MAX_INVALIDATED_AT_ONCE], announces=announces))
                 await asyncio.sleep(0)
 
-    async def _invalidate(self, keys: Sequence[ObjectKey]) -> None:
+    async def _invalidate(self, keys: Sequence[ObjectKey], *, announces: bool) -> None:
         try:
             async with asyncio.timeout(INVALIDATE_TIMEOUT_S):
-                await self._cache.invalidate(*keys)
+                await self._cache.invalidate(*keys, announces=announces)
         except (StoreError, TimeoutError) as error:
             # Memory no longer has the entry, so this process never serves it again. The write goes on, because disk
             # faults degrade (docs/invariants.md#disk-faults-degrade).

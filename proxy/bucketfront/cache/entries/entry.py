@@ -17,6 +17,7 @@ on with the open file. After the last of them the file is closed. The space is f
 from enum import Enum, auto
 from typing import Protocol
 
+from bucketfront.cache.entries.freshness_bound import UNBOUNDED, FreshnessBound
 from bucketfront.cache.entries.lease import Lease
 from bucketfront.cache.entries.removals import Reason
 from bucketfront.cache.storage import blocks
@@ -83,15 +84,23 @@ class Entry:
     """
 
     __slots__ = (
-        "accessed_at", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "has_supplied", "id",
-        "is_removed", "key", "lease", "lost", "metadata", "new_sums", "pins", "policy_number", "present",
+        "accessed_at", "bound", "bytes", "charged", "epoch", "file", "file_name", "fill", "freshness", "has_supplied",
+        "id", "is_removed", "key", "lease", "lost", "metadata", "new_sums", "pins", "policy_number", "present",
         "removed_because", "spare", "state", "stored_at", "unread", "unverified", "uses", "validated_at",
     )  # fmt: skip
 
     def __init__(
-        self, entry_id: int, key: ObjectKey, metadata: Metadata, freshness: Freshness, now: float, epoch: int
+        self,
+        entry_id: int,
+        key: ObjectKey,
+        metadata: Metadata,
+        freshness: Freshness,
+        now: float,
+        epoch: int,
+        bound: FreshnessBound = UNBOUNDED,
     ) -> None:
         self.id = entry_id
+        self.bound = bound
         self.key = key
         self.metadata = metadata
         self.freshness = freshness
@@ -118,9 +127,9 @@ class Entry:
         self.is_removed = False  # lookups do not find it any more; each hit reads this three times
 
     @classmethod
-    def from_row(cls, row: Row, freshness: Freshness, epoch: int) -> "Entry":
+    def from_row(cls, row: Row, freshness: Freshness, epoch: int, bound: FreshnessBound = UNBOUNDED) -> "Entry":
         """Return the entry of a row. `epoch` is the current one: blocks of an older one are unverified."""
-        entry = cls(row.id, row.key, row.metadata, freshness, row.stored_at, row.epoch)
+        entry = cls(row.id, row.key, row.metadata, freshness, row.stored_at, row.epoch, bound)
         entry.validated_at, entry.accessed_at = row.validated_at, row.accessed_at
         entry.file_name = row.file
         entry.bytes = row.bytes
@@ -157,7 +166,7 @@ class Entry:
 
     def ttl(self, now: float) -> float:
         """Return the seconds of freshness left; negative if the entry is stale."""
-        return self.validated_at + self.freshness.ttl - now
+        return self.bound.ttl(self.validated_at, self.validated_at + self.freshness.ttl, now)
 
     def revoke(self) -> None:
         """Revoke the lease on this entry, if there is one."""

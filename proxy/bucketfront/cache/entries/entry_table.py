@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, MAX_USES, Entry, EntryState
 from bucketfront.cache.entries.eviction import EvictionPolicy, KnownEntries, LeastRecentlyUsed, PolicyFactory
+from bucketfront.cache.entries.freshness_bound import FreshnessBound
 from bucketfront.cache.entries.pending_changes import PendingChanges
 from bucketfront.cache.entries.removals import Reason, RemovalReason, Removals, StorageRefusal
 from bucketfront.cache.storage import blocks
@@ -37,6 +38,7 @@ PAGE_ENTRIES = 64  # in one turn of the event loop (docs/invariants.md#eviction-
 DISCARDED_AT_ONCE = 10_000  # ids of discarded entries, in one read at the start
 MAX_UNWRITTEN = 50_000  # discarded entries that the index does not know yet, before a flush is due
 MAX_SCANNED = 1000  # rows in one call, whether they are entries or were removed
+_CHANGES = (RemovalReason.CHANGED, RemovalReason.DELETED)
 _STALE = Freshness(0.0, must_revalidate=True, basis=Basis.UNKNOWN)
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,9 @@ class EntryTable:
     `policy` decides how long an entry is fresh. `hot_limit` bounds the entries in memory and so the open descriptors.
     Entries that were validated before `trusted_since` (seconds since the epoch) are stale, because the clock went back
     and their age is unknown. `eviction` makes the policy that names victims; without one it is plain LRU. `removals`
-    gets the reason of each removal. `on_unread` gets the bytes that no client has read of an entry, at its end.
+    gets the reason of each removal. `on_unread` gets the bytes that no client has read of an entry, at its end. `bound`
+    may end the freshness of all entries. `on_change` gets the key of a version that S3 has replaced or deleted, and the
+    ETag of the next one if that is known.
     """
 
     def __init__(
@@ -65,7 +69,11 @@ class EntryTable:
         trusted_since: float = NEVER_VALIDATED,
         eviction: PolicyFactory | None = None,
         on_unread: Callable[[ObjectKey, Reason, int], None] = lambda *_: None,
+        bound: FreshnessBound | None = None,
+        on_change: Callable[[ObjectKey, str | None], None] = lambda *_: None,
     ) -> None:
+        self.bound = bound or FreshnessBound()
+        self._on_change = on_change
         self._index = index
         self._on_unread = on_unread
         self._budget = budget
@@ -205,7 +213,7 @@ class EntryTable:
         return found
 
     def _from_row(self, row: Row) -> Entry:
-        entry = Entry.from_row(row, _STALE, self._index.epoch)
+        entry = Entry.from_row(row, _STALE, self._index.epoch, self.bound)
         self._decide(entry)
         return entry
 
@@ -267,7 +275,8 @@ class EntryTable:
 
     def create(self, key: ObjectKey, metadata: Metadata, now: float) -> Entry:
         """Return a new entry, which no lookup finds yet."""
-        entry = Entry(self._index.new_id(), key, metadata, self._policy(key, metadata, now), now, self._index.epoch)
+        freshness = self._policy(key, metadata, now)
+        entry = Entry(self._index.new_id(), key, metadata, freshness, now, self._index.epoch, self.bound)
         entry.policy_number = self._policy_number
         return entry
 
@@ -281,7 +290,7 @@ class EntryTable:
         """Let lookups find the entry. Returns the removed entry that it replaces; the caller unlinks its file."""
         old = self.get(entry.key)
         if old is not None:
-            self.remove(old, RemovalReason.CHANGED)
+            self.remove(old, RemovalReason.CHANGED, successor=entry)
             entry.uses = old.uses  # a new version of an object is as popular as the old one
         self._hot[entry.key] = entry
         self._expired_on_load.discard(entry.key)
@@ -390,6 +399,13 @@ class EntryTable:
         """Make an entry stale that is not in memory."""
         self._pending.expired.add(entry_id)
 
+    def distrust(self, before: float) -> None:
+        """Make all entries stale that were validated before a time, also those that are not in memory."""
+        self._trusted_since = max(self._trusted_since, before)
+        for entry in self.hot_entries():
+            entry.revoke()
+            self._decide(entry)
+
     def commit(self, entry: Entry, block: int, checksum: int) -> None:
         """Note that a whole block is in the file (docs/invariants.md#no-holes). It was charged when it was begun."""
         entry.present |= 1 << block
@@ -442,8 +458,11 @@ class EntryTable:
 
     # --- removing ------------------------------------------------------------------------------------------
 
-    def remove(self, entry: Entry, reason: Reason) -> None:
-        """Let no lookup find the entry any more. The caller unlinks its file, and calls `free_space` at its end."""
+    def remove(self, entry: Entry, reason: Reason, successor: Entry | None = None) -> None:
+        """Let no lookup find the entry any more. The caller unlinks its file, and calls `free_space` at its end.
+
+        `successor` is what takes its place.
+        """
         if entry.is_removed:
             return
         was_published = entry.state is EntryState.PUBLISHED
@@ -451,6 +470,8 @@ class EntryTable:
             self.removals.refused(entry.key, reason)
         elif was_published:
             self.removals.removed(entry.key, reason, entry.stored_at, entry.accessed_at)
+            if reason in _CHANGES and not (successor and successor.metadata.is_version(entry.metadata)):
+                self._on_change(entry.key, successor and successor.metadata.etag)
         entry.removed_because = reason
         entry.become(EntryState.REMOVED)
         entry.revoke()

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bucketfront.cache.entries.freshness_bound import UNBOUNDED, FreshnessBound
 from bucketfront.cache.storage.storage import Region
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
@@ -15,7 +16,9 @@ from bucketfront.keys import ObjectKey
 
 @dataclass(eq=False, slots=True)
 class Lease:
-    """A version that is complete and verified, until `fresh_until` (seconds since the epoch). `region` has its bytes.
+    """A version that is complete and verified, until `fresh_until` (seconds since the epoch) or until `bound` ends it.
+
+    `region` has its bytes.
 
     The holder may use it in any turn of the event loop in which `is_valid` is still True, up to the next `await`. The
     cache revokes it as soon as anything about the entry changes (docs/invariants.md#no-stale-fill). `body` holds the
@@ -29,6 +32,7 @@ class Lease:
     validated_at: float  # seconds since the epoch
     fresh_until: float
     body: bytes | None
+    bound: FreshnessBound = UNBOUNDED
     used_at: float = -math.inf  # by the cache's clock: the last use that was noted of a popular entry
     is_valid: bool = True
     resident_until: float = 0.0
@@ -44,6 +48,15 @@ class Lease:
         on_revoke, self.on_revoke = self.on_revoke, None
         if on_revoke is not None:
             on_revoke()
+
+    def ttl(self, now: float) -> float:
+        """Return the seconds of freshness left; negative if the version is stale."""
+        return self.bound.ttl(self.validated_at, self.fresh_until, now)
+
+    @property
+    def certain_until(self) -> float:
+        """Return the time until which the version is fresh in any case."""
+        return min(self.fresh_until, self.bound.until(self.validated_at))
 
     def age(self, now: float) -> float:
         """Return the age in seconds, as of RFC 9111 section 4.2.3."""

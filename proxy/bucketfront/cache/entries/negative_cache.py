@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bucketfront.cache.entries.freshness_bound import UNBOUNDED, FreshnessBound
 from bucketfront.keys import ObjectKey
 
 MAX_ABSENCES = 10_000  # so that requests for random keys take a few MiB of memory at most
@@ -15,10 +16,16 @@ MAX_ABSENCES = 10_000  # so that requests for random keys take a few MiB of memo
 
 @dataclass(eq=False, slots=True)
 class Absence:
-    """One 404. It holds until `until` (seconds since the epoch), and only while `is_valid` is true."""
+    """One 404 of the time `since`. See `holds`. Times are in seconds since the epoch."""
 
     until: float
+    since: float = 0.0
+    bound: FreshnessBound = UNBOUNDED
     is_valid: bool = True
+
+    def holds(self, now: float) -> bool:
+        """Return whether a response may be this 404."""
+        return self.is_valid and now < self.until and now < self.bound.until(self.since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,8 @@ class Refusal:
 class NegativeCache:
     """The 404s and the refusals by key. `ttl` returns for how many seconds those of a key hold; 0 means not at all."""
 
-    def __init__(self, ttl: Callable[[ObjectKey], float]) -> None:
+    def __init__(self, ttl: Callable[[ObjectKey], float], bound: FreshnessBound = UNBOUNDED) -> None:
+        self._bound = bound
         self._ttl = ttl
         self._known: OrderedDict[ObjectKey, Absence] = OrderedDict()
         self._refusals: OrderedDict[ObjectKey, Refusal] = OrderedDict()
@@ -44,7 +52,7 @@ class NegativeCache:
         if (ttl := self._ttl(key)) <= 0:
             return
         self.forget(key)
-        self._known[key] = Absence(now + ttl)
+        self._known[key] = Absence(now + ttl, now, self._bound)
         if len(self._known) > MAX_ABSENCES:
             _, oldest = self._known.popitem(last=False)
             oldest.is_valid = False
@@ -52,7 +60,7 @@ class NegativeCache:
     def find(self, key: ObjectKey, now: float) -> Absence | None:
         """Return the 404 of `key` if it still holds."""
         known = self._known.get(key)
-        return None if known is None or known.until <= now else known
+        return known if known is not None and known.holds(now) else None
 
     def contains(self, key: ObjectKey) -> bool:
         """Return whether the latest that S3 returned for `key` is a 404, even if it does not hold any more."""

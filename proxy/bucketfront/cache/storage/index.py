@@ -8,6 +8,7 @@ and a block without its bit is fetched again. The index touches no object's file
 """
 
 import logging
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -56,6 +57,17 @@ class Index(IndexDatabase):
         """Write `last`, note a clean stop, and move the WAL into the database."""
         await self._in_thread(lambda: self._write(last, clean=True))
         self.abandon()
+
+    async def distrust(self, before: float) -> None:
+        """Note for later runs that rows which were validated before a time are stale. Raises StoreError."""
+
+        def note() -> None:
+            assert self._writer is not None
+            self._writer.execute(
+                "UPDATE state SET value = max(value, ?) WHERE name = 'trusted_from'", (math.ceil(before),)
+            )
+
+        await self._in_thread(note)
 
     def totals(self) -> tuple[int, int]:
         """Return the bytes charged and the number of entries, as of the last flush."""

@@ -32,6 +32,7 @@ from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.storage.ownership import Ownership
 from bucketfront.cache.storage.records import RowName
+from bucketfront.cache.upkeep.announcements import Announcements, Cause
 from bucketfront.cache.upkeep.discard_queue import DiscardQueue
 from bucketfront.cache.upkeep.disposal import Disposal
 from bucketfront.cache.upkeep.flusher import Flusher
@@ -85,8 +86,10 @@ class Purge:
         tag_fields: TagFields,
         is_durable: bool,
         ownership: Ownership,
+        announcements: Announcements | None = None,
     ) -> None:
         self._ownership = ownership
+        self._announcements = announcements or Announcements()
         self.entries = entries
         self.index = index
         self.tag_fields = tag_fields
@@ -99,16 +102,45 @@ class Purge:
         self.running = TaskSet()
 
     async def purge(
-        self, selection: PurgeSelection, mode: PurgeMode, reason: RemovalReason = RemovalReason.PURGED
+        self,
+        selection: PurgeSelection,
+        mode: PurgeMode,
+        reason: RemovalReason = RemovalReason.PURGED,
+        *,
+        announces: bool = True,
     ) -> Purged:
-        """See `Cache.purge_selected`. `reason` is why its entries are removed."""
+        """See `Cache.purge_selected`. `reason` is why its entries are removed.
+
+        With `announces` other caches learn of it, after its end in this one.
+        """
         if not self._ownership.is_held and reason is RemovalReason.WRITTEN:
             await self._ownership.forward(list(selection.keys))
             if not self._ownership.is_held:
                 return Purged(0)
         self._ownership.require()
         # A purge that has begun ends, even if its caller is cancelled.
-        return await self.running.run(_Run(self, selection, mode, reason).run())
+        run = self._announced if announces and mode is not PurgeMode.COUNT else self._run
+        return await self.running.run(run(selection, mode, reason))
+
+    async def _run(self, selection: PurgeSelection, mode: PurgeMode, reason: RemovalReason) -> Purged:
+        return await _Run(self, selection, mode, reason).run()
+
+    async def _announced(self, selection: PurgeSelection, mode: PurgeMode, reason: RemovalReason) -> Purged:
+        try:
+            return await self._run(selection, mode, reason)
+        finally:
+            cause = Cause.WRITTEN if reason is RemovalReason.WRITTEN else Cause.PURGED
+            self._announcements.note(selection, cause, is_soft=mode is PurgeMode.EXPIRE)
+            await self._announcements.published()
+
+    async def expire_everything(self, now: float) -> None:
+        """See `Cache.expire_everything`."""
+        self._ownership.require()
+        self._lookups.invalidate_all()
+        for key in self._negative_cache.keys():  # noqa: SIM118 - no dict
+            self._negative_cache.forget(key)
+        self.entries.distrust(now)
+        await self.running.run(self.index.distrust(now))
 
     def begin(self, selection: PurgeSelection, mode: PurgeMode) -> None:
         """See `Cache.purge_later`."""
@@ -116,7 +148,7 @@ class Purge:
 
     async def _run_unwatched(self, selection: PurgeSelection, mode: PurgeMode) -> None:
         try:
-            purged = await _Run(self, selection, mode, RemovalReason.PURGED).run()
+            purged = await self._announced(selection, mode, RemovalReason.PURGED)
         except StoreError as error:
             log.warning("a purge in the background: memory has forgotten the objects, but the disk refused: %s", error)
         else:
@@ -301,7 +333,7 @@ class _Run:
     def _takes_whole_ranges(self) -> bool:
         """Return whether all rows of disjoint ranges are removed, so that their keys need not be read one by one."""
         selection = self._selection
-        if self._mode is not PurgeMode.REMOVE or selection.keys or any(each.matches for each in selection.ranges):
+        if self._mode is not PurgeMode.REMOVE or selection.keys or any(each.glob for each in selection.ranges):
             return False
         return not any(each.meets(other) for each, other in combinations(selection.ranges, 2))
 

@@ -1,25 +1,42 @@
 """What a purge selects, as a frozen value. No I/O here."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
+from bucketfront.http.glob import Glob
 from bucketfront.keys import ObjectKey
 
 
 @dataclass(frozen=True, slots=True)
+class PathGlob:
+    """A pattern (see `Glob`) for the paths of keys: `path`, and the key behind its first `skip` characters."""
+
+    pattern: str
+    path: str = ""
+    skip: int = 0
+    glob: Glob = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "glob", Glob(self.pattern))
+
+    def matches(self, key: str) -> bool:
+        return self.glob.matches(self.path + key[self.skip :])
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRange:
-    """The keys of a bucket that begin with `prefix`, with all their versions. `matches` selects some of them."""
+    """The keys of a bucket that begin with `prefix`, with all their versions. `glob` selects some of them."""
 
     bucket: str
     prefix: str
-    matches: Callable[[str], bool] | None = None
+    glob: PathGlob | None = None
 
     def has(self, key: ObjectKey) -> bool:
         """Return whether the range has the key."""
         if key.bucket != self.bucket or not key.key.startswith(self.prefix):
             return False
-        return self.matches is None or self.matches(key.key)
+        return self.glob is None or self.glob.matches(key.key)
 
     def meets(self, other: "KeyRange") -> bool:
         """Return whether a key may be in both."""
@@ -29,7 +46,7 @@ class KeyRange:
 
     def covers(self, other: "KeyRange") -> bool:
         """Return whether all keys of the other range are in this one, as far as the prefixes show it."""
-        return self.matches is None and self.bucket == other.bucket and other.prefix.startswith(self.prefix)
+        return self.glob is None and self.bucket == other.bucket and other.prefix.startswith(self.prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +76,7 @@ class PurgeSelection:
         if everything:
             return cls(everything=True, versions=True)
         kept: list[KeyRange] = []
-        for candidate in sorted(ranges, key=lambda each: (each.matches is not None, len(each.prefix))):
+        for candidate in sorted(ranges, key=lambda each: (each.glob is not None, len(each.prefix))):
             if not any(known.covers(candidate) for known in kept):
                 kept.append(candidate)
         return cls(frozenset(keys), tuple(kept), tuple(dict.fromkeys(tags)), versions=versions)

@@ -74,12 +74,12 @@ class _ResponseTemplate:
     def is_valid(self, now: float) -> bool:
         if not self.lease.is_valid:
             return False
-        return not self.absences or all(each.is_valid and now < each.until for each in self.absences)
+        return not self.absences or all(each.holds(now) for each in self.absences)
 
     def refresh(self, now: float) -> bool:
         """Make the heads of this second. Returns False if the object is no longer fresh."""
         lease = self.lease
-        ttl = lease.fresh_until - now
+        ttl = lease.ttl(now)
         if ttl <= 0:
             return False
         age = 0.0 if self.sets_lifetime else lease.age(now)
@@ -94,7 +94,8 @@ class _ResponseTemplate:
             self.before_range, self.behind_range = before + b"Content-Length: ", b"/%d\r\n%b" % (size, behind)
             self.range_record = self._record(self.range_plan, status)
         next_age = math.inf if self.sets_lifetime else now + 1 - age % 1
-        self.since, self.until = now, min(math.floor(now) + 1, lease.fresh_until - math.floor(ttl), next_age)
+        next_ttl = min(lease.fresh_until - math.floor(ttl), lease.certain_until)
+        self.since, self.until = now, min(math.floor(now) + 1, next_ttl, next_age)
         return True
 
     def _record(self, response_plan: Plan, status: CacheStatus) -> AccessRecord:
