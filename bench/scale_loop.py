@@ -20,12 +20,11 @@ from bucketfront.cache.storage.boot import boot_id
 from bucketfront.cache.storage.file_storage import FileStorage
 from bucketfront.cache.storage.index import Index
 from bucketfront.cache.upkeep.purge import PurgeMode
-from bucketfront.cache.upkeep.purge_selection import KeyRange, PurgeSelection
+from bucketfront.cache.upkeep.purge_selection import KeyRange, PathGlob, PurgeSelection
 from bucketfront.config.freshness_policy import FreshnessPolicy
 from bucketfront.config.settings import Settings
 from bucketfront.errors import OriginUnavailable
 from bucketfront.http.cache_tags import TagFields
-from bucketfront.http.glob import Glob
 from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import FromTo, Suffix
 from bucketfront.keys import ObjectKey
@@ -245,8 +244,8 @@ async def purge(bench: Bench) -> int:
 
 async def count_by_glob(bench: Bench) -> int:
     """Count what matches a glob that begins with a wildcard, so that each key is compared with it."""
-    glob = Glob("**/season-?/*-1080p.m4s")
-    selection = PurgeSelection.of(ranges=[KeyRange(BUCKET, glob.head, glob.matches)])
+    glob = PathGlob("**/season-?/*-1080p.m4s")
+    selection = PurgeSelection.of(ranges=[KeyRange(BUCKET, glob.glob.head, glob)])
     return (await bench.assembly.cache.purge_selected(selection, PurgeMode.COUNT)).count
 
 

@@ -471,7 +471,7 @@ class EntryTable:
         elif was_published:
             self.removals.removed(entry.key, reason, entry.stored_at, entry.accessed_at)
             if reason in _CHANGES and not (successor and successor.metadata.is_version(entry.metadata)):
-                self._on_change(entry.key, successor and successor.metadata.etag)
+                self._on_change(entry.key, None if successor is None else successor.metadata.etag)
         entry.removed_because = reason
         entry.become(EntryState.REMOVED)
         entry.revoke()
