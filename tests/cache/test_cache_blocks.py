@@ -80,6 +80,14 @@ def test_the_blocks_of_an_object_hold_its_bytes(size: int) -> None:
     assert blocks.span_of(range(count, count + 3), size, BLOCK) == Span(size, size)
 
 
+@given(sizes, st.data())
+def test_whole_below_counts_the_blocks_that_have_ended(size: int, data: st.DataObject) -> None:
+    """A block is whole if no byte of it lies beyond the place, also the short one at the object's end (I2)."""
+    stop = data.draw(st.integers(0, size))
+    spans = [blocks.span_of(range(block, block + 1), size, BLOCK) for block in range(blocks.block_count(size, BLOCK))]
+    assert blocks.whole_below(stop, size, BLOCK) == sum(span.stop <= stop for span in spans)
+
+
 def test_an_empty_object_has_no_blocks() -> None:
     """An object of no bytes is complete from the start and takes no space."""
     assert blocks.block_count(0, BLOCK) == blocks.all_blocks(0, BLOCK) == blocks.allocated(0, 0, BLOCK) == 0

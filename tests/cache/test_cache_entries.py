@@ -70,8 +70,8 @@ class World:
     def commit(self, entry: Entry, block: int) -> None:
         took = blocks.allocated(1 << block, SIZE, BLOCK)
         self.budget.take(took)
-        assert self.entries.charge(entry, block) == took
-        self.entries.commit(entry, block, block + 1)
+        assert self.entries.charge(entry, range(block, block + 1)) == took
+        self.entries.commit(entry, block, [block + 1])
 
     def flush(self) -> None:
         changes = self.entries.changes()
@@ -298,14 +298,32 @@ def test_a_begun_block_stays_charged(tmp_path: Path) -> None:
         entry, _ = made.add(KEY, 1.0)
         made.flush()
         made.budget.take(BLOCK)
-        assert made.entries.charge(entry, 1) == BLOCK
-        assert made.entries.charge(entry, 1) == 0
+        assert made.entries.charge(entry, range(1, 2)) == BLOCK
+        assert made.entries.charge(entry, range(1, 2)) == 0
         made.flush()
         assert made.entries.cool() in ([], [entry])
         assert made.budget.used == made.index.totals()[0] == ENTRY_BYTES + BLOCK
         again = made.entries.get(KEY)
         assert again is not None
         assert again.bytes == ENTRY_BYTES + BLOCK
+
+
+def test_blocks_are_charged_and_committed_by_the_run(tmp_path: Path) -> None:
+    """A run of blocks costs what its new blocks take, and each of its checksums reaches the index."""
+    with world(tmp_path) as made:
+        entry, _ = made.add(KEY, 1.0)
+        made.commit(entry, 1)
+        entry.lost = {0, 3}
+        last = blocks.block_count(SIZE, BLOCK)
+        made.budget.take(blocks.allocated(blocks.all_blocks(SIZE, BLOCK) & ~2, SIZE, BLOCK))
+        assert made.entries.charge(entry, range(last)) == blocks.allocated(
+            blocks.all_blocks(SIZE, BLOCK) & ~2, SIZE, BLOCK
+        )
+        made.entries.commit(entry, 2, list(range(100, 98 + last)))
+        assert entry.present == blocks.all_blocks(SIZE, BLOCK) & ~1
+        assert entry.new_sums == {1: 2, **{block: 98 + block for block in range(2, last)}}
+        assert entry.lost == {0}
+        assert entry.bytes == ENTRY_BYTES + blocks.allocated(blocks.all_blocks(SIZE, BLOCK), SIZE, BLOCK)
 
 
 @pytest.mark.parametrize(

@@ -352,9 +352,8 @@ BUGS = (
                 "bucketfront.cache.fetch.part_transfer:PartTransfer._write",
                 "fetch.writing_to = end\n",
                 "fetch.writing_to = end\n"
-                "    for block in touched:\n"
-                "        if min((block + 1) * size, entry.metadata.size) <= end:\n"
-                "            context.entries.commit(entry, block, fetch.checksum)\n",
+                "    whole = range(touched.start, blocks.whole_below(end, entry.metadata.size, size))\n"
+                "    context.entries.commit(entry, whole.start, [fetch.checksum] * len(whole))\n",
             ),
         ),
         (FILL + "test_nothing_is_readable_beyond_the_mark", FILL + "test_a_disk_that_fails_during_a_fill"),
@@ -366,8 +365,8 @@ BUGS = (
         (
             Edit(
                 "bucketfront.cache.fetch.part_transfer:PartTransfer._write",
-                "entry.metadata.size) <= end",
-                "entry.metadata.size) <= end + 1",
+                "blocks.whole_below(end,",
+                "blocks.whole_below(min(end + 1, entry.metadata.size),",
             ),
         ),
         (FILL + "test_any_chunk_size_gives_the_bytes_once",),

@@ -9,7 +9,7 @@
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.entry import ENTRY_BYTES, MAX_USES, Entry, EntryState
@@ -406,19 +406,24 @@ class EntryTable:
             entry.revoke()
             self._decide(entry)
 
-    def commit(self, entry: Entry, block: int, checksum: int) -> None:
-        """Note that a whole block is in the file (docs/invariants.md#no-holes). It was charged when it was begun."""
-        entry.present |= 1 << block
-        entry.new_sums[block] = checksum
-        entry.lost.discard(block)
+    def commit(self, entry: Entry, first: int, checksums: Sequence[int]) -> None:
+        """Note that whole blocks are in the file, from `first` on (docs/invariants.md#no-holes).
+
+        They were charged when they were begun. `checksums` has one for each.
+        """
+        run = range(first, first + len(checksums))
+        entry.present |= blocks.mask(run)
+        entry.new_sums.update(zip(run, checksums, strict=True))
+        entry.lost.difference_update(run)
         self._pending.change(entry)
 
-    def charge(self, entry: Entry, block: int) -> int:
-        """Charge a block that is about to be written. Returns the bytes that pass from the reservation to the entry."""
-        if entry.charged >> block & 1:
+    def charge(self, entry: Entry, run: range) -> int:
+        """Charge blocks that are about to be written. Returns the bytes that pass from the reservation to the entry."""
+        begun = blocks.mask(run) & ~entry.charged
+        if not begun:
             return 0
-        entry.charged |= 1 << block
-        count = blocks.allocated(1 << block, entry.metadata.size, self._block_size)
+        entry.charged |= begun
+        count = blocks.allocated(begun, entry.metadata.size, self._block_size)
         entry.bytes += count
         self._note_size(entry)
         self._pending.change(entry)

@@ -342,11 +342,10 @@ class Fill:
     def adopt(self, response: OriginResponse) -> None:
         """Make a part fetch of a response that a lookup got, because the first GET of an object brings bytes."""
         size, total = self._context.block_size, self._entry.metadata.size
-        first = -(-response.start // size)
-        last = blocks.block_count(total, size) if response.stop == total else response.stop // size
+        whole = range(-(-response.start // size), blocks.whole_below(response.stop, total, size))
         # Other part fetches may have claimed some blocks meanwhile: the response serves the first run that is left.
-        is_wanted = first < last and self._context.ownership.is_held
-        left = list(self._claims().missing(blocks.span_of(range(first, last), total, size))) if is_wanted else []
+        is_wanted = len(whole) > 0 and self._context.ownership.is_held
+        left = list(self._claims().missing(blocks.span_of(whole, total, size))) if is_wanted else []
         if not left:
             response.body.close()
             return
@@ -360,8 +359,7 @@ class Fill:
         StoreError, and ContentMismatch if the object is complete with them and does not fit S3's checksum.
         """
         size, total = self._context.block_size, self._entry.metadata.size
-        stop = start + len(data)
-        whole = range(-(-start // size), blocks.block_count(total, size) if stop == total else stop // size)
+        whole = range(-(-start // size), blocks.whole_below(start + len(data), total, size))
         stored = 0
         for run in list(self._claims().missing(blocks.span_of(whole, total, size))):
             if self._entry.is_removed or not self._context.ownership.is_held:

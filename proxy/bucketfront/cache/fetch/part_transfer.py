@@ -105,22 +105,19 @@ class PartTransfer:
         end = fetch.mark + len(data)
         touched = blocks.covering(Span(fetch.mark, end), size)
         # Charge blocks from their first byte on, even if the part fails: a reader may be sending what it left behind.
-        for block in touched:
-            fetch.reserved -= context.entries.charge(entry, block)
+        fetch.reserved -= context.entries.charge(entry, touched)
         fetch.writing_to = end
         sums = await context.space.fit(lambda: self._write_to_file(data), len(data))
         is_last = self._completes(Span(fetch.mark, end))
         if is_last and entry.metadata.size <= MAX_HELD_BYTES:
             await context.comparison.check(entry, context.part_size, data=data, is_urgent=True)
+        assert len(sums) == len(touched)
+        whole = range(touched.start, blocks.whole_below(end, entry.metadata.size, size))
         fetch.mark = end
-        fetch.checksum = 0
-        for block, checksum in zip(touched, sums, strict=True):
-            if min((block + 1) * size, entry.metadata.size) <= end:
-                context.entries.commit(entry, block, checksum)
-                if not fetch.is_supplied:
-                    entry.unread |= 1 << block
-            else:
-                fetch.checksum = checksum
+        context.entries.commit(entry, whole.start, sums[: len(whole)])
+        if not fetch.is_supplied:
+            entry.unread |= blocks.mask(whole)
+        fetch.checksum = sums[-1] if len(whole) < len(touched) else 0
         self._on_written(fetch)
         if is_last and entry.metadata.size > MAX_HELD_BYTES:
             self._on_complete()
@@ -133,6 +130,6 @@ class PartTransfer:
     def _completes(self, written: Span) -> bool:
         """Return whether these bytes complete the object, with every block in the file and none unverified."""
         size, total = self._context.block_size, self._entry.metadata.size
-        whole = range(written.start // size, -(-total // size) if written.stop == total else written.stop // size)
+        whole = range(written.start // size, blocks.whole_below(written.stop, total, size))
         known = self._entry.present & ~self._entry.unverified
         return known | blocks.mask(whole) == blocks.all_blocks(total, size)

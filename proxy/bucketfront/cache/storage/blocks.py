@@ -31,6 +31,11 @@ def covering(span: Span, block_size: int) -> range:
     return range(span.start // block_size, -(-span.stop // block_size))
 
 
+def whole_below(stop: int, size: int, block_size: int) -> int:
+    """Return how many blocks of an object of `size` bytes end at `stop` or before it."""
+    return block_count(size, block_size) if stop == size else stop // block_size
+
+
 def span_of(blocks: range, size: int, block_size: int) -> Span:
     """Return the bytes of a run of blocks, up to the object's end."""
     return Span(min(blocks.start * block_size, size), min(blocks.stop * block_size, size))
