@@ -57,7 +57,7 @@ PURE_MAY_USE = (
     "bucketfront.cache.storage.blocks", "bucketfront.warm.link", "bucketfront.warm.xml_tree",
     "bucketfront.cache.fetch.walk", "bucketfront.cache.fetch.read_ahead", "bucketfront.cache.fetch.reader_cursor",
 )  # fmt: skip
-PURE_PACKAGES = {"anycrc"}  # pure arithmetic
+PURE_PACKAGES = {"anycrc", "zlib_ng"}  # pure arithmetic
 # Modules of the standard library that do I/O or wait. The arithmetic of `time` is permitted, its clocks are not.
 IMPURE = {"asyncio", "io", "os", "pathlib", "shutil", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading"}
 IMPURE |= {"random", "concurrent", "urllib", "http", "logging"}

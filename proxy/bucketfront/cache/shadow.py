@@ -14,13 +14,14 @@ The client never waits for the task. What the task lags behind when the response
 
 import asyncio
 import logging
-import zlib
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import Any
+
+from zlib_ng import zlib_ng
 
 from bucketfront.cache.clock import Clock
 from bucketfront.cache.lookup_flow import Absent, LookupFlow
@@ -220,7 +221,7 @@ class Comparison:
                     data = await reader.read(piece)
                 except StoreError:  # the cache would have gone on without the disk
                     return Verdict.UNSTORED, ""
-                checksum = zlib.crc32(data, checksum)
+                checksum = zlib_ng.crc32(data, checksum)
                 at = piece.stop
             if checksum != stretch.checksum:
                 where = f"bytes {stretch.span.start}-{stretch.span.stop - 1}"
@@ -278,7 +279,7 @@ class _Stretches:
             self._flush()
             self._of, self._start, self._at = span, at, at
             self._length = max(MIN_STRETCH_BYTES, -(-span.length // MAX_STRETCHES))
-        self._checksum = zlib.crc32(data, self._checksum)
+        self._checksum = zlib_ng.crc32(data, self._checksum)
         self._at += len(data)
         if self._at - self._start >= self._length:
             self._flush()

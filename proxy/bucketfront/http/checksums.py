@@ -1,12 +1,12 @@
 """Compute checksums piece by piece: those of S3 ("Checking object integrity"), of RFC 3230 and of RFC 9530."""
 
 import hashlib
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import anycrc
+from zlib_ng import zlib_ng
 
 MD5 = "md5"
 
@@ -49,7 +49,7 @@ _MAKERS: dict[str, tuple[int, Callable[[], Hasher]]] = {
     "sha1": (20, lambda: hashlib.sha1(usedforsecurity=False)),
     "sha256": (32, hashlib.sha256),
     "sha512": (64, hashlib.sha512),
-    "crc32": (4, lambda: _Cyclic(zlib.crc32, 4)),
+    "crc32": (4, lambda: _Cyclic(zlib_ng.crc32, 4)),
     "crc32c": (4, lambda: _Cyclic(_CRC32C.calc, 4)),
     "crc64nvme": (8, lambda: _Cyclic(_CRC64NVME.calc, 8)),
 }

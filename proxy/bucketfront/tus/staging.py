@@ -9,10 +9,11 @@ Three rules hold (docs/invariants.md#space-bound, docs/invariants.md#disk-faults
 """
 
 import logging
-import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+
+from zlib_ng import zlib_ng
 
 from bucketfront.cache import Budget
 from bucketfront.errors import StoreError, StoreFull
@@ -104,7 +105,7 @@ class PartStaging:
         self.memory_bytes -= count
 
     async def _write(self, upload: TusUpload, data: bytes) -> None:
-        size, checksum = upload.in_file + len(data), zlib.crc32(data, upload.checksum)
+        size, checksum = upload.in_file + len(data), zlib_ng.crc32(data, upload.checksum)
         growth = file_pages(size) - file_pages(upload.in_file)
         await self.reserve(upload, growth)
         try:
@@ -169,7 +170,7 @@ class PartStaging:
         while at < size:
             piece = await self.folder.read(upload.id, upload.record.next_part, at, min(GATHER_BYTES, size - at))
             at += len(piece)
-            found = zlib.crc32(piece, found)
+            found = zlib_ng.crc32(piece, found)
             if not piece or (at == size and found != checksum):
                 raise StoreError(_CORRUPT)
             yield piece
@@ -241,7 +242,7 @@ class UnverifiedBytes:
         self._in_memory.append(data)
 
     async def _write(self, data: bytes) -> None:
-        at, checksum = self._size, zlib.crc32(data)
+        at, checksum = self._size, zlib_ng.crc32(data)
         # `clear` gives back the space of the whole file, so it is counted before the write, which may fail.
         await self._staging.reserve(self._upload, file_pages(at + len(data)) - file_pages(at))
         self._size += len(data)
@@ -256,7 +257,7 @@ class UnverifiedBytes:
         at = 0
         for size, checksum in self._pieces:
             piece = await self._staging.folder.read(self._upload.id, _UNVERIFIED_PART, at, size)
-            if len(piece) != size or zlib.crc32(piece) != checksum:
+            if len(piece) != size or zlib_ng.crc32(piece) != checksum:
                 raise StoreError(_CORRUPT)
             yield piece
             at += size

@@ -1,8 +1,9 @@
 """A resumable upload in memory: what S3 has of it, what is staged for the next part, and which request holds it."""
 
 import asyncio
-import zlib
 from collections.abc import AsyncIterator
+
+from zlib_ng import zlib_ng
 
 from bucketfront.keys import ObjectKey
 from bucketfront.tus.record import Record
@@ -71,7 +72,7 @@ class TusUpload:
         if in_file:
             assert not self.in_memory, "bytes would change places"
             self.in_file += len(data)
-            self.checksum = zlib.crc32(data, self.checksum)
+            self.checksum = zlib_ng.crc32(data, self.checksum)
         else:
             self.in_memory += data
 

@@ -15,12 +15,12 @@ archive may come from anywhere.
 import json
 import re
 import tarfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from zlib_ng import zlib_ng
 
 from bucketfront.errors import ProxyError
 from bucketfront.http.metadata import Metadata
@@ -239,7 +239,7 @@ def check_segment(segment: Segment, size: int, block_size: int, sums: Sequence[i
     if start % block_size or not segment.data or stop > size or (stop % block_size and stop != size):
         raise BadArchive(f"the bytes from {start} to {stop} are no blocks of an object of {size} bytes")
     view = memoryview(segment.data)
-    return [zlib.crc32(view[at : at + block_size]) for at in range(0, len(view), block_size)] == list(sums)
+    return [zlib_ng.crc32(view[at : at + block_size]) for at in range(0, len(view), block_size)] == list(sums)
 
 
 def _validated(model: type[M], content: bytes, name: str) -> M:

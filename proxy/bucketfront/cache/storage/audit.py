@@ -2,8 +2,9 @@
 
 import errno
 import os
-import zlib
 from collections.abc import Sequence
+
+from zlib_ng import zlib_ng
 
 from bucketfront.cache.storage import page_cache
 from bucketfront.cache.storage.folder import Folder
@@ -55,4 +56,4 @@ def checksum(fd: int, span: Span) -> int | None:
         if error.errno != errno.EIO:
             raise
         return None
-    return zlib.crc32(data) if len(data) == span.length else None
+    return zlib_ng.crc32(data) if len(data) == span.length else None

@@ -10,11 +10,12 @@ import errno
 import os
 import sys
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, Unpack
+
+from zlib_ng import zlib_ng
 
 from bucketfront.cache.storage import audit, digests, page_cache
 from bucketfront.cache.storage.folder import FULL_ERRNOS, Folder, FoundFile
@@ -345,7 +346,7 @@ def _write(fd: int, offset: int, data: bytes | memoryview, checksum: int, block_
 def _checksums(view: memoryview, offset: int, checksum: int, block_size: int) -> Iterator[int]:
     while view:
         in_block = block_size - offset % block_size
-        yield zlib.crc32(view[:in_block], checksum)
+        yield zlib_ng.crc32(view[:in_block], checksum)
         view = view[in_block:]
         offset += in_block
         checksum = 0
