@@ -17,6 +17,7 @@ GROUPS = {
     "sdks": "SDKs",
     "upload_clients": "Uploads",
     "edges": "Edges",
+    "fleet": "Fleets behind HAProxy, nginx and Envoy",
     "fronts": "Fronts of TCP, and Unix sockets",
     "deployment": "Deployment",
     "deploy_files": "Files of deploy/",

@@ -302,11 +302,6 @@ def front(name: str, proxy: Running, port: int, folder: Path) -> tuple[str, ...]
         case "nginx.conf":
             text = text.replace("/var/cache/nginx", str(folder)).replace("listen 80;", f"listen 127.0.0.1:{port};")
             return nginx(text.replace("127.0.0.1:8080", f"127.0.0.1:{upstream}"), folder)
-        case "haproxy.cfg":
-            text = text.replace("bind :80", f"bind 127.0.0.1:{port}").replace("127.0.0.1:8080", f"127.0.0.1:{upstream}")
-            text = text.replace("check port 8081", f"check port {proxy.admin_url.rpartition(':')[2]}")
-            (folder / name).write_text(text)
-            return installed("haproxy", version=("-v",)).path, "-db", "-f", str(folder / name)
         case _:
             (folder / name).write_text(text.replace('.port = "8080"', f'.port = "{upstream}"'))
             program = installed("varnishd", "varnish", version=("-V",))
@@ -314,9 +309,7 @@ def front(name: str, proxy: Running, port: int, folder: Path) -> tuple[str, ...]
             return program.path, "-F", "-j", "none", "-n", str(folder / "state"), "-f", str(folder / name), *listen
 
 
-@pytest.mark.parametrize(
-    ("name", "program"), [("nginx.conf", "nginx"), ("haproxy.cfg", "haproxy"), ("varnish.vcl", "varnishd")]
-)
+@pytest.mark.parametrize(("name", "program"), [("nginx.conf", "nginx"), ("varnish.vcl", "varnishd")])
 def test_edges(name: str, program: str, origin: Origin, case: Case, tmp_path: Path) -> None:
     """Behind each front, an upload is read as it was stored, whole and in part, and a conditional read gets its 304."""
     case.of(installed(program, version=("-V",) if program == "varnishd" else ("-v",)), f"deploy/edges/{name}")
