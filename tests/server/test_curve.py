@@ -177,7 +177,7 @@ def test_memory_is_bounded() -> None:
 def test_time_is_bounded() -> None:
     """A server with many requests a second observes few of them."""
     curve = MissRatioCurve(FOREVER)
-    for number in range(20 * MAX_OBSERVED_PER_S):
+    for number in range(80 * MAX_OBSERVED_PER_S):
         add(curve, number % 5000, 1, 1, 1, 7)
     assert curve.rate <= 1 / 4
     assert curve.objects > FEW_OBJECTS / 2
@@ -238,3 +238,18 @@ def test_no_requests() -> None:
 def test_a_request_of_the_sample() -> None:
     """`Request` of the traces is a pair of name and size, as `lru` takes it."""
     assert lru([Request(1, 5), Request(1, 5)], 5) == (1, 5)
+
+
+def test_requests_of_a_batch() -> None:
+    """Requests of one batch for an object are observed together, also with others between them."""
+    sizing = SizingCurve(1 << 30)
+    observed = list[tuple[int, int]]()
+    observe = sizing._curve.observe
+    sizing._curve.observe = lambda *of: observed.append(of[2:4]) or observe(*of)  # type: ignore[method-assign, func-returns-value]
+    records = [AccessRecord("GET", "/", 200, "hit", "hit", "/", ObjectKey("b", str(name)), 9) for name in range(3)]
+    uncounted = AccessRecord("HEAD", "/", 200, "hit", "hit", "/", ObjectKey("b", "0"), 9)
+    sizing.add([(record, sent, "-", 7.0, 0.0, NOTHING) for sent in (4, 5) for record in (*records, uncounted)])
+    assert observed == [(2, 9)] * 3
+    found = sizing.sizing()
+    assert found is not None
+    assert (found.requests, found.objects) == (6, 3)

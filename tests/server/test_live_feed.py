@@ -236,7 +236,7 @@ def test_a_busy_proxy_samples() -> None:
     ranking.add([request("/b", sent=1), request("/large", sent=LARGE_BYTES)])
     assert ranking.by_requests.weight("/b") == pytest.approx(10, rel=0.001)
     assert ranking.by_bytes.weight("/b") == pytest.approx(10, rel=0.001)
-    assert ranking.by_bytes.weight("/large") == pytest.approx(10 * LARGE_BYTES, rel=0.001)
+    assert ranking.by_bytes.weight("/large") == pytest.approx(10 * LARGE_BYTES, rel=0.01)
 
 
 @given(st.lists(st.integers(0, 100), max_size=60))

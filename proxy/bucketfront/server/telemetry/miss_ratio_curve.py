@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from bucketfront.server.telemetry.reuse_distances import ReuseDistances
 
 MAX_OBJECTS = 8192  # in the sample, at about 300 bytes each
-MAX_OBSERVED_PER_S = 2000  # each takes about 5 microseconds, so 1 % of the event loop's time
+MAX_OBSERVED_PER_S = 500  # each takes 5 to 20 microseconds, most of it for memory that no cache of the processor has
 FEW_OBJECTS = 64  # a smaller sample shows too little
 HALF_LIFE_REQUESTS = 1 << 20
 HASHES = 1 << 24  # of which the threshold permits some
@@ -131,36 +131,40 @@ class MissRatioCurve:
         return HitRatios(size, _ratio(requests, self._all.requests), _ratio(count, self._all.bytes))
 
     def _observe(self, name: int, size: int, times: int, count: int) -> int | None:
-        is_new = name not in self._stack
-        if is_new:
-            heapq.heappush(self._largest, (-(name % HASHES), name))
         distance = self._stack.request(name, size)
-        weight = 1 / self.rate
+        weight = HASHES / self._threshold
         self._observed.add(weight * times, weight * count)
         first = count / times
-        needed = None if distance is None else int(distance / self.rate) + size
-        if needed is not None:
+        needed = None
+        if distance is None:
+            heapq.heappush(self._largest, (-(name % HASHES), name))
+        else:
+            needed = int(distance * weight) + size
             self._count(needed, weight, weight * first)
         if times > 1:
             self._count(size, weight * (times - 1), weight * (count - first))
         return needed
 
     def _count(self, distance: int, requests: float, count: float) -> None:
-        self._by_distance.setdefault(_step(distance), _Counts()).add(requests, count)
+        step = _step(distance)
+        if (counts := self._by_distance.get(step)) is None:
+            counts = self._by_distance[step] = _Counts()
+        counts.add(requests, count)
 
     def _bound(self, second: int) -> None:
         """Keep the sample within its bounds of memory and time."""
-        while len(self._stack) > 1 and self._stack.total / self.rate > self._horizon:
-            self._stack.remove_lowest()
-        while len(self._stack) > self._max_objects:
+        stack = self._stack
+        while stack.total * HASHES > self._horizon * self._threshold and len(stack) > 1:
+            stack.remove_lowest()
+        while len(stack) > self._max_objects:
             self._lower(-self._largest[0][0])
         if second != self._second:
             self._second, self._in_second = second, 0
         self._in_second += 1
-        if self._in_second > MAX_OBSERVED_PER_S and len(self._stack) > FEW_OBJECTS:
+        if self._in_second > MAX_OBSERVED_PER_S and len(stack) > FEW_OBJECTS:
             self._in_second = 0
             self._lower(self._threshold // 2)
-        if len(self._largest) > 2 * len(self._stack) + FEW_OBJECTS:
+        if len(self._largest) > 2 * len(stack) + FEW_OBJECTS:
             # Objects that left by their age are still in the heap.
             self._largest = list({pair for pair in self._largest if pair[1] in self._stack})
             heapq.heapify(self._largest)

@@ -9,7 +9,7 @@ from bucketfront.server.telemetry.hot_keys import HotKeys
 
 MAX_HOT_OBJECTS = 256  # an object with more than 1/257 of the requests or bytes is found
 HALF_LIFE_S = 60.0  # of what an object's requests count
-MAX_SAMPLES_PER_S = 50.0  # batches: up to 3,200 requests a second all are noted, which takes a microsecond of each
+MAX_SAMPLES_PER_S = 10.0  # batches: up to 640 requests a second all are noted, which takes a microsecond of each
 LARGE_BYTES = 256 << 10  # of a response; sending as many takes far longer than noting them
 MAX_SLOW = 10  # requests
 SLOW_PERIOD_S = 60.0  # the slowest requests are those of this period so far, and of the one before
@@ -93,9 +93,16 @@ class RequestRanking:
         self._samples -= 1
         each = self._unsampled / len(requests)
         self._unsampled = 0
-        objects = [(record.path, sent) for record, sent, *_ in requests if _is_of_object(record)]
-        self.by_requests.add((path, each) for path, _ in objects)
-        self.by_bytes.add((path, sent * each) for path, sent in objects if 0 < sent < LARGE_BYTES)
+        times: dict[str, float] = {}  # by path, as the bytes sent
+        sizes: dict[str, float] = {}
+        for record, sent, _, _, _, _ in requests:
+            if _is_of_object(record):
+                path = record.path
+                times[path] = times.get(path, 0.0) + each
+                if 0 < sent < LARGE_BYTES:
+                    sizes[path] = sizes.get(path, 0.0) + sent * each
+        self.by_requests.add(times.items())
+        self.by_bytes.add(sizes.items())
 
 
 def _is_of_object(record: AccessRecord) -> bool:

@@ -32,41 +32,31 @@ class SizingCurve:
         self._curve = MissRatioCurve(int(limit * FACTORS[-1] * 1.25))
 
     def add(self, requests: Sequence[FinishedRequest]) -> None:
-        """Add requests in the order in which they ended. Each takes little time, because all hits come here."""
+        """Add requests in the order in which they ended. Each takes little time, because all hits come here.
+
+        Requests of one batch with the same record are observed together, as if they had come in a row.
+        """
         at = requests[-1][3] if requests else 0.0
         if self._curve.is_paused(int(at)):
             return
-        wants = self._curve.wants
-        times = count = all_times = all_bytes = 0
-        latest: AccessRecord | None = None  # whose requests in a row are observed together
-        before: AccessRecord | None = None
-        name: int | None = None  # of the requests whose record is `before`
-        is_wanted = False
-        for request in requests:
-            record = request[0]
-            if record is not before:
-                before = record
-                name = _name_of(record)
-                is_wanted = name is not None and wants(name)
-                if is_wanted and record is not latest:
-                    if latest is not None:
-                        self._observe(latest, times, count, int(at))
-                    latest, times, count = record, 0, 0
-            if name is not None:
-                all_times += 1
-                all_bytes += request[1]
-            if is_wanted:
-                times += 1
-                count += request[1]
-        if latest is not None:
-            self._observe(latest, times, count, int(at))
+        found: dict[AccessRecord, list[int]] = {}
+        for record, sent, _, _, _, _ in requests:
+            if (sents := found.get(record)) is None:
+                found[record] = [sent]
+            else:
+                sents.append(sent)
+        all_times = all_bytes = 0
+        for record, sents in found.items():
+            if (name := _name_of(record)) is None:
+                continue
+            times, count = len(sents), sum(sents)
+            all_times += times
+            all_bytes += count
+            if self._curve.wants(name):
+                size = held_size(record.size, self._curve.observed_size(name), count)
+                self._curve.observe(name, size, times, count, int(at))
         if all_times:
             self._curve.count(all_times, all_bytes)
-
-    def _observe(self, record: AccessRecord, times: int, count: int, second: int) -> None:
-        name = hash(record.key)
-        size = held_size(record.size, self._curve.observed_size(name), count)
-        self._curve.observe(name, size, times, count, second)
 
     def sizing(self) -> Sizing | None:
         """Return the estimates of now. Returns None before the first request."""
