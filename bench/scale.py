@@ -57,7 +57,7 @@ def measurement(
 
 def config_of(folder: Path, origin: int) -> str:
     return f"""\
-server: {{host: 127.0.0.1, port: 0}}
+server: {{host: 127.0.0.1, port: 0, workers: 1}}
 admin: {{host: 127.0.0.1, port: 0}}
 origin:
   endpoint_url: http://127.0.0.1:{origin}

@@ -29,7 +29,7 @@ from bucketfront.server.access.signed_url import SignedUrlRule
 
 ROOT = Path(__file__).parent.parent
 CONFIG = """\
-server: {port: 0}
+server: {port: 0, workers: 1}
 admin: {port: 0}
 origin:
   endpoint_url: embedded
@@ -368,7 +368,7 @@ origin:
   addressing_style: path
   connect_timeout: 500ms
   read_timeout: 5s
-server: {{port: 0}}
+server: {{port: 0, workers: 1}}
 admin: {{port: 0}}
 mounts:
   - {{path: /, bucket: {changes.get("bucket", "demo")}}}
@@ -394,6 +394,7 @@ def test_check_finds_all_fine(run: Run, served: Served, tmp_path: Path) -> None:
     assert [row["subject"] for row in found] == [
         "configuration",
         "open files",
+        "workers",
         "access log",
         "client port",
         "admin port",

@@ -21,7 +21,7 @@ from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.warm import archive
 
 CONFIG = """\
-server: {{port: 0}}
+server: {{port: 0, workers: 1}}
 admin: {{port: 0, token: 0123456789abcdef}}
 origin:
   endpoint_url: {endpoint}

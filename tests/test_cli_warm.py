@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from bucketfront.cli import main
 
 CONFIG = """\
-server: {{port: 0}}
+server: {{port: 0, workers: 1}}
 admin: {{port: 0}}
 origin: {{endpoint_url: embedded}}
 mounts: [{{path: /, bucket: demo}}]

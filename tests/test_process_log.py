@@ -110,7 +110,8 @@ def test_a_server_with_json_lines(tmp_path: Path) -> None:
     """All that `serve` writes to standard error is JSON, from its addresses to its warnings. SIGHUP changes that."""
     config = tmp_path / "proxy.yaml"
     text = (
-        "server: {port: 0}\nadmin: {port: 0}\norigin: {endpoint_url: embedded}\nmounts: [{path: /, bucket: demo}]\n"
+        "server: {port: 0, workers: 1}\nadmin: {port: 0}\n"
+        "origin: {endpoint_url: embedded}\nmounts: [{path: /, bucket: demo}]\n"
         f"cache: {{dir: {tmp_path}/cache, max_size: 64MiB, min_free: 0}}\naccess_log: {{path: {tmp_path}/log}}\n"
     )
     config.write_text(f"{text}log: {{format: json, level: info}}\n")

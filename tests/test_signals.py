@@ -91,7 +91,7 @@ class Proxy:
 
 
 @contextmanager
-def running(folder: Path, log: str = "access.log", server: str = "{port: 0}") -> Iterator[Proxy]:
+def running(folder: Path, log: str = "access.log", server: str = "{port: 0, workers: 1}") -> Iterator[Proxy]:
     config = folder / "proxy.yaml"
     path = log if log == "-" else str(folder / log)
     config.write_text(CONFIG.replace("SERVER", server).replace("DIR", str(folder / "cache")).replace("LOG", path))
@@ -228,7 +228,7 @@ def test_signals_during_start_and_stop(tmp_path: Path) -> None:
 
 def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
     """The first Ctrl-C begins a stop, and the second one ends the process with exit status 1 and a clear line."""
-    with running(tmp_path, server="{port: 0, stop_delay: 1h}") as proxy:
+    with running(tmp_path, server="{port: 0, workers: 1, stop_delay: 1h}") as proxy:
         wait_until(proxy.is_announced)
         proxy.send(signal.SIGINT)
         wait_until(lambda: proxy.admin("/readyz") == 503)

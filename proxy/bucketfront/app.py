@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -37,10 +36,10 @@ from bucketfront.config.loader import LoadedConfig
 from bucketfront.config.mount_areas import MountAreas
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
-from bucketfront.errors import CacheInUse, UnusableSetting
+from bucketfront.errors import CacheInUse
 from bucketfront.front_end.assembly import start_front_ends
 from bucketfront.front_end.front_ends import FrontEnds
-from bucketfront.front_end.nursery import Nursery
+from bucketfront.front_end.nursery import Nursery, check_system
 from bucketfront.renewal import InForce, Renewal, RenewedParts, build_renewal
 from bucketfront.s3.accepted_codings import AcceptedCodings
 from bucketfront.s3.client import S3Origin
@@ -116,7 +115,7 @@ class App:
         takes_over: bool = False,
     ) -> None:
         self._in_force = InForce(settings, FreshnessPolicy(settings.freshness))
-        self._workers = settings.server.front_ends  # once, because a quota of the processor may change
+        self._workers = settings.front_ends  # once, because a quota of the processor may change
         self._nursery = nursery
         self._clock = clock
         self._elapsed = elapsed
@@ -282,8 +281,7 @@ class App:
         """Start what forks the front ends, if there are to be some. It imports all they need while the rest starts."""
         if not self._workers:
             return
-        if sys.platform != "linux":
-            raise UnusableSetting("server.workers needs Linux to be more than 1", ("server", "workers"))
+        check_system(self._workers)
         if self._nursery is None:
             self._nursery = Nursery()
             self._stack.push_async_callback(asyncio.to_thread, self._nursery.close)

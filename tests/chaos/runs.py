@@ -20,7 +20,7 @@ def configuration(folder: Path, origin: OriginProcess, /, **sections: Mapping[st
     """
     path = folder / "proxy.yaml"
     settings: dict[str, Any] = {
-        "server": {"port": 0},
+        "server": {"port": 0, "workers": 1},
         "admin": {"port": 0},
         "origin": {
             "endpoint_url": origin.endpoint_url,

@@ -198,7 +198,7 @@ class Forks:
             (spec if name in spec else cache)[name] = value
         spec["origin"] = str(home / "origin")
         spec["settings"] = {
-            "server": {"port": 0},
+            "server": {"port": 0, "workers": 1},
             "admin": {"port": 0},
             "origin": {"endpoint_url": "http://127.0.0.1:9", "part_size": PART, "parallel_parts": PARALLEL},
             "mounts": [{"path": "/", "bucket": BUCKET, "methods": ["GET", "PUT", "DELETE"]}],

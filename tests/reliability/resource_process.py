@@ -26,7 +26,7 @@ LIMITED = (
 )
 _ADDRESSES = re.compile(r"^  clients +.*?(https?://\S+)\n(?s:.*?)^  admin +.*?(https?://\S+)\n", re.MULTILINE)
 CONFIG = """\
-server: {port: 0%(server)s}
+server: {port: 0, workers: 1%(server)s}
 admin: {port: 0}
 origin:
   endpoint_url: %(origin)s

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from proxy_under_test import BLOCK, PART, Proxy
+from proxy_under_test import BLOCK, PART, WORKERS, Proxy
 from wire import Response
 
 from bucketfront.admin.reloader import ReloadOutcome, ReloadVerdict
@@ -16,7 +16,7 @@ class ConfigFile:
     def __init__(self, folder: Path, endpoint: str, bucket: str) -> None:
         self.path = folder / "proxy.yaml"
         self.tree: dict[str, Any] = {
-            "server": {"port": 0},
+            "server": {"port": 0, "workers": WORKERS},
             "admin": {"port": 0},
             "origin": {
                 "endpoint_url": endpoint,

@@ -81,7 +81,7 @@ def configuration(folder: Path, endpoint: str) -> Path:
     rules = {"t": "team", "b": "staff", "s": "links", "f": "app", "j": "users"}
     folders = [{"path": f"/{at}/", "bucket": "media", "prefix": f"{at}/", "read": [rule]} for at, rule in rules.items()]
     settings = {
-        "server": {"port": 0},
+        "server": {"port": 0, "workers": 1},
         "admin": {"port": 0, "token": SETTINGS["admin"]},
         "origin": {
             "endpoint_url": endpoint, "addressing_style": "path", "connect_timeout": "5s", "read_timeout": "5s",

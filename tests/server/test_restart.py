@@ -282,7 +282,7 @@ async def test_kill_in_the_middle(s3: S3, relay: Relay, tmp_path: Path) -> None:
     config.write_text(
         json.dumps(
             {
-                "server": {"port": 0},
+                "server": {"port": 0, "workers": 1},
                 "admin": {"port": 0},
                 "origin": {
                     "endpoint_url": relay.url,

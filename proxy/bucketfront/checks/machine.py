@@ -19,6 +19,7 @@ from bucketfront.config.quantities import format_share, format_size
 from bucketfront.config.settings import Settings
 from bucketfront.config.tls_settings import TlsSettings
 from bucketfront.errors import CacheInUse, CannotListen, ConfigError, StoreError, UnusableSetting
+from bucketfront.front_end.nursery import check_system
 from bucketfront.server.access.rules import build_access
 from bucketfront.server.client_listener import first_place, place_of
 from bucketfront.server.http1 import descriptors
@@ -43,6 +44,7 @@ def check_machine(settings: Settings, explain: Explain, config: Path | None) -> 
     """
     folder, own = _cache(settings.cache, config)
     yield _descriptors(settings)
+    yield _workers(settings, explain)
     yield _access_log(settings.access_log, explain)
     if settings.access:
         yield _access(settings, explain)
@@ -69,6 +71,18 @@ def _descriptors(settings: Settings) -> CheckResult:
     except ConfigError as error:
         return failed(subject, str(error))
     return fine(subject, f"{limit} at most, for {shares.connections} clients at a time")
+
+
+def _workers(settings: Settings, explain: Explain) -> CheckResult:
+    front_ends = settings.front_ends
+    try:
+        check_system(front_ends)
+    except UnusableSetting as error:
+        return failed("workers", explain(error))
+    chosen = "chosen for this machine" if settings.server.workers == "auto" else "as configured"
+    if not front_ends:
+        return fine("workers", f"one process serves, {chosen}")
+    return fine("workers", f"{front_ends} processes serve hits beside the owner of the cache, {chosen}")
 
 
 def _access_log(settings: AccessLogSettings, explain: Explain) -> CheckResult:

@@ -197,6 +197,7 @@ def _announce(app: "App") -> None:
             "admin": list(app.admin.descriptions),
             "origin": str(app.origin.endpoint),
             "cache_mode": app.settings.cache.mode,
+            "workers": 1 if app.front_ends is None else app.front_ends.workers,
         }
         click.echo(process_log.line("serving", facts), err=True)
         return
@@ -212,6 +213,8 @@ def _announce(app: "App") -> None:
         lines.append(f"           the dashboard is at {app.admin.address}/")
     cache = app.settings.cache
     lines.append(f"  cache    {cache.dir.absolute()}, at most {format_size(cache.max_size)}")
+    if app.front_ends is not None:
+        lines.append(f"  workers  {app.front_ends.workers} processes serve hits, beside the owner of the cache")
     if (notice := cache.mode_notice) is not None:
         lines.append(f"  mode     {notice}")
     if app.embedded is not None:

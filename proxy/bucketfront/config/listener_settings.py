@@ -11,7 +11,6 @@ from bucketfront.config.problems import Loc
 from bucketfront.config.quantities import Duration, Flag, Percent, Percentage, Port, WholeNumber
 from bucketfront.config.section import Section, SettingError
 from bucketfront.config.tls_settings import ClientTlsSettings, TlsSettings
-from bucketfront.config.usable_cores import usable_cores
 
 # The headers that players and their tools read from another origin, beyond CORS-safelisted ones (Fetch standard).
 _EXPOSED = (
@@ -72,7 +71,6 @@ class ListenerSettings(Section):
 
 
 MAX_WORKERS = 64  # more processes than that only take memory
-MAX_AUTOMATIC_WORKERS = 8
 
 
 class ServerSettings(Section):
@@ -107,10 +105,11 @@ class ServerSettings(Section):
     fast_path: Flag = True
     """Whether bucketfront serves plain hits before the HTTP parser sees them. The responses are the same either way.
     Without the fast path a hit costs many times as much."""
-    workers: Literal["auto"] | Annotated[WholeNumber, Field(ge=1, le=MAX_WORKERS)] = 1
+    workers: Literal["auto"] | Annotated[WholeNumber, Field(ge=1, le=MAX_WORKERS)] = "auto"
     """Processes that accept connections and serve hits, beside the one that owns the cache. With 1 the owner does all
     of it. `auto` is the number of whole cores that the process may use by its affinity and by the quota of its control
-    group, at most 8. More than 1 needs Linux. Each takes 20 to 25 MiB. See
+    group, at most one for each 256 MiB of memory that the group permits, and at most 8. It is 1 on other systems than
+    Linux, which more than 1 needs, and without the fast path. Each takes 20 to 25 MiB. See
     [docs/workers.md](workers.md)."""
     stop_delay: Duration = 0.0
     """How long the proxy goes on to serve after SIGTERM, with `/readyz` at 503 and `Connection: close` in each
@@ -123,12 +122,6 @@ class ServerSettings(Section):
     eighth: requests get 429, and new connections 503. Its idle connections are the first to make way for others.
     Addresses of this machine and of `server.trusted_proxies` have no such limit, because a server in front stands for
     many clients. Those that it names have one each. `null` sets none for any."""
-
-    @property
-    def front_ends(self) -> int:
-        """Return the number of processes that accept connections in place of the owner, 0 if it does that itself."""
-        workers = min(MAX_AUTOMATIC_WORKERS, usable_cores()) if self.workers == "auto" else self.workers
-        return 0 if workers == 1 else workers
 
     @field_validator("trusted_proxies")
     @classmethod

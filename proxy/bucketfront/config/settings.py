@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from bucketfront.config.access_settings import PUBLIC, AccessRule, RuleName
+from bucketfront.config.automatic_workers import automatic_workers
 from bucketfront.config.bucket_name import misplaced
 from bucketfront.config.cache_settings import CacheSettings
 from bucketfront.config.freshness_settings import FreshnessSettings
@@ -48,6 +49,20 @@ class Settings(Section):
         """Return the TLS of all listeners, each with its place."""
         admin = [] if self.admin.tls is None else [(("admin", "tls"), self.admin.tls)]
         return [*self.server.all_tls, *admin]
+
+    @property
+    def has_fast_path(self) -> bool:
+        """Return whether plain hits are served before the HTTP parser sees them."""
+        # It measures no phases for Server-Timing, and it serves from the cache alone.
+        return self.server.fast_path and not self.server.timing and self.cache.mode == "serve"
+
+    @property
+    def front_ends(self) -> int:
+        """Return the number of processes that accept connections in place of the owner, 0 if it does that itself."""
+        workers = self.server.workers
+        if workers == "auto":
+            workers = automatic_workers() if self.has_fast_path else 1
+        return 0 if workers == 1 else workers
 
     @field_validator("admin")
     @classmethod

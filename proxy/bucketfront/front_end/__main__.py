@@ -31,11 +31,16 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the front ends
     gc.collect()
     gc.freeze()  # a collection would copy the pages that the front ends share
-    nursery, commands = os.getpid(), socket.socket(fileno=os.dup(sys.stdin.fileno()))
-    try:
-        commands.send(b"\0")  # it is ready
-    except BrokenPipeError:  # the owner has ended
-        return
+    with socket.socket(fileno=os.dup(sys.stdin.fileno())) as commands:
+        try:
+            commands.send(b"\0")  # it is ready
+        except BrokenPipeError:  # the owner has ended
+            return
+        _fork_for_each(commands)
+
+
+def _fork_for_each(commands: socket.socket) -> None:
+    nursery = os.getpid()
     while True:
         try:
             octets, descriptors, _, _ = socket.recv_fds(commands, 1, 1)

@@ -216,7 +216,7 @@ class FrontEnds:
 
     def __init__(self, nursery: Nursery, workers: int, settings: Settings, parts: OwnerParts) -> None:
         self._nursery = nursery
-        self._workers = workers
+        self.workers = workers
         self._settings = settings
         self._parts = parts
         self._running: list[_FrontEnd] = []
@@ -226,7 +226,7 @@ class FrontEnds:
 
     async def start(self) -> None:
         """Return once all front ends accept connections. Raises UnusableSetting if one does not."""
-        for _ in range(self._workers):
+        for _ in range(self.workers):
             self._fork()
         starts = [one.is_ready for one in self._running]
         await asyncio.wait(starts, timeout=START_TIMEOUT_S)
@@ -265,7 +265,7 @@ class FrontEnds:
         """Start others in place of front ends that have retired. Returns once they accept connections, or soon."""
         self._is_stopping = False
         before = len(self._running)
-        for _ in range(self._workers):
+        for _ in range(self.workers):
             self._fork()
         await asyncio.wait([one.is_ready for one in self._running[before:]], timeout=START_TIMEOUT_S)
 
@@ -291,7 +291,7 @@ class FrontEnds:
         slot = min(set(range(1, SLOTS)) - {one.slot for one in self._running})
         front_end = _FrontEnd(self._nursery, self._parts, slot, self._on_end)
         self._running.append(front_end)
-        front_end.configure(self._settings, self._parts.listener.descriptors(), self._workers)
+        front_end.configure(self._settings, self._parts.listener.descriptors(), self.workers)
 
     def _on_end(self, front_end: _FrontEnd) -> None:
         self._running.remove(front_end)

@@ -6,9 +6,16 @@ import socket
 import subprocess  # nosec B404
 import sys
 
+from bucketfront.errors import UnusableSetting
 from bucketfront.front_end.channel import channel_pair
 
 READY_TIMEOUT_S = 60  # for the imports, on a machine with much other work
+
+
+def check_system(workers: int) -> None:
+    """Raise UnusableSetting if this system cannot have so many front ends."""
+    if workers and sys.platform != "linux":
+        raise UnusableSetting("server.workers needs Linux to be more than 1", ("server", "workers"))
 
 
 class Nursery:

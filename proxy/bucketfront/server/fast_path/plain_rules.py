@@ -18,10 +18,8 @@ log = logging.getLogger(__name__)
 
 def plain_rules(settings: Settings, pipeline: Pipeline, rules: Rules, cache: LeaseFinder) -> PlainRules | None:
     """Return the rules of the fast path, or None if it is off."""
-    if not settings.server.fast_path or settings.server.timing:
-        return None  # only the ordinary path measures the phases for Server-Timing
-    if settings.cache.mode != "serve":
-        return None  # it serves from the cache alone
+    if not settings.has_fast_path:
+        return None
     if unkeyed := pipeline.reads & UNKEYED_FIELDS:
         log.info("the fast path is off: a stage reads %s", ", ".join(sorted(unkeyed)))
         return None
