@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -40,6 +41,7 @@ from bucketfront.errors import CacheInUse
 from bucketfront.front_end.assembly import start_front_ends
 from bucketfront.front_end.front_ends import FrontEnds
 from bucketfront.front_end.nursery import Nursery, check_system
+from bucketfront.http import via
 from bucketfront.renewal import InForce, Renewal, RenewedParts, build_renewal
 from bucketfront.s3.accepted_codings import AcceptedCodings
 from bucketfront.s3.client import S3Origin
@@ -247,6 +249,7 @@ class App:
             telemetry=self.telemetry,
             connections=self.connection_limit,
             shares=self.fair_shares,
+            name=via.pseudonym(secrets.token_hex(8)),
             clock=self._clock,
             cache_clock=self.cache_assembly.clock,
             passed=self._passed,

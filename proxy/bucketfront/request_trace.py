@@ -12,9 +12,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RequestTrace:
-    """The id of a request, and the fields of W3C Trace Context for the requests that it causes, if it has a trace."""
+    """The id of a request, and the fields of W3C Trace Context for the requests that it causes, if it has a trace.
+
+    `via` is the value of Via for them, see `bucketfront.http.via`.
+    """
 
     request_id: str
+    via: str
     traceparent: str | None = None
     tracestate: str | None = None
 

@@ -311,7 +311,7 @@ async def test_a_direct_read_names_the_request_of_its_client() -> None:
     """The fields of the trace are those of a call of the SDK, behind the signature."""
     scripted = ScriptedOrigin(WHOLE)
     async with origin_of(scripted) as origin:
-        with tracing(RequestTrace("id-4711", "00-" + "1" * 32 + "-" + "2" * 16 + "-01", None)):
+        with tracing(RequestTrace("id-4711", "1.1 bucketfront-0", "00-" + "1" * 32 + "-" + "2" * 16 + "-01", None)):
             found = await origin.get(ObjectKey("bucket", "o"), FromTo(0, 10))
         assert isinstance(found, OriginResponse)
         found.body.close()

@@ -44,14 +44,15 @@ class OriginResponse:
 class NotModified:
     """A 304: the object still has the bytes named in `if_none_match`. Its metadata may have changed.
 
-    S3 keeps the ETag of an object that is copied onto itself with other metadata. `last_modified`, `headers` and `date`
-    are those of `Metadata`, as far as the 304 has them. `age` is in seconds.
+    S3 keeps the ETag of an object that is copied onto itself with other metadata. `last_modified`, `headers`, `date`
+    and `cache_status` are those of `Metadata`, as far as the 304 has them. `age` is in seconds.
     """
 
     last_modified: str | None = None
     age: int = 0
     headers: Headers = ()
     date: str | None = field(default=None, compare=False)
+    cache_status: str = field(default="", compare=False)
 
 
 class Origin(Protocol):

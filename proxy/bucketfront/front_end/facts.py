@@ -29,6 +29,7 @@ def facts_of_lease(lease: Lease, number: int) -> Facts:
         "headers": metadata.headers,
         "age": metadata.age,
         "version": metadata.version,
+        "cache_status": metadata.cache_status,
         "offset": lease.region.offset,
         "length": lease.region.length,
         "validated_at": lease.validated_at,
@@ -45,6 +46,7 @@ def lease_of(facts: Facts, descriptor: int, body: bytes | None, bound: Freshness
         tuple((name, value) for name, value in facts["headers"]),
         facts["age"],
         facts["version"],
+        cache_status=facts["cache_status"],
     )
     region = Region(descriptor, facts["offset"], facts["length"])
     return Lease(

@@ -42,6 +42,7 @@ class Metadata:
     - `checksum` is S3's checksum of the whole object, if the response has it: the algorithm (crc32, crc32c, crc64nvme,
       sha1, sha256) and the value in base64.
     - `date` is the response's own `Date` as sent, or None. It describes the response and not the version.
+    - `cache_status` is the `Cache-Status` of caches between S3 and this one, or "". It describes the response as well.
     - `has_opaque_etag`: the object is encrypted such that its ETag is not an MD5, even if it looks like one.
     """
 
@@ -54,6 +55,7 @@ class Metadata:
     checksum: tuple[str, str] | None = None
     has_opaque_etag: bool = False
     date: str | None = field(default=None, compare=False)
+    cache_status: str = field(default="", compare=False)
 
     def is_version(self, other: "Metadata") -> bool:
         """Return whether both describe the same bytes. Neither is from a 304, which may omit fields: see `renewed`.
@@ -97,7 +99,9 @@ class Metadata:
         """
         return None if self.has_opaque_etag else content_digests.md5_of(self.etag)
 
-    def renewed(self, last_modified: str | None, headers: Headers, age: int, date: str | None) -> "Metadata | None":
+    def renewed(
+        self, last_modified: str | None, headers: Headers, age: int, date: str | None, cache_status: str
+    ) -> "Metadata | None":
         """Return this metadata renewed by the fields of a 304 (RFC 9111 section 3.2).
 
         Returns None if the object was written since with the same bytes, so that all of its metadata may be new.
@@ -109,7 +113,7 @@ class Metadata:
                 return None
         sent = {name.lower(): (name, value) for name, value in headers if name.lower() in _LIFETIMES}
         kept = (header for header in self.headers if header[0].lower() not in sent)
-        return replace(self, headers=_in_order((*kept, *sent.values())), age=age, date=date)
+        return replace(self, headers=_in_order((*kept, *sent.values())), age=age, date=date, cache_status=cache_status)
 
     @property
     def coding(self) -> str:

@@ -146,6 +146,7 @@ def _headers(metadata: Metadata, length: int, part: Span | None = None) -> Heade
         *content_range,
         ("Accept-Ranges", "bytes"),
         *_validators(metadata),
+        *_from_caches(metadata),
         *metadata.headers,
         *missing,
     )
@@ -172,7 +173,11 @@ def _type(metadata: Metadata) -> tuple[str, str]:
 
 def _not_modified_headers(metadata: Metadata) -> Headers:
     kept = (header for header in metadata.headers if header[0].lower() in _NOT_MODIFIED_HEADERS)
-    return (*_validators(metadata), *kept)
+    return (*_validators(metadata), *_from_caches(metadata), *kept)
+
+
+def _from_caches(metadata: Metadata) -> Headers:
+    return (("Cache-Status", metadata.cache_status),) if metadata.cache_status else ()
 
 
 def _validators(metadata: Metadata) -> Headers:

@@ -32,6 +32,7 @@ _CODES = {
     502: "ServiceUnavailable",
     503: "ServiceUnavailable",
     504: "ServiceUnavailable",
+    508: "InvalidRequest",
 }
 
 

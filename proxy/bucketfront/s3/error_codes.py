@@ -177,6 +177,7 @@ _BY_STATUS: Mapping[int, Meaning] = {
     407: Meaning(Fault.CONFIGURATION, "a proxy between here and the origin wants credentials"),
     408: _ORIGIN,
     429: _LOAD,
+    508: Meaning(Fault.CONFIGURATION, "origin.endpoint_url leads back to this proxy, directly or through others"),
     509: _LOAD,
 }
 

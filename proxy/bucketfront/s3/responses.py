@@ -12,7 +12,7 @@ from bucketfront.http import content_digests, etags
 from bucketfront.http.grammar import Headers
 from bucketfront.http.metadata import OBJECT_HEADERS, Metadata
 from bucketfront.http.ranges import FromTo, Requested, Span, Suffix
-from bucketfront.http.response_fields import USER_METADATA_PREFIX, ResponseFields
+from bucketfront.http.response_fields import USER_METADATA_PREFIX, ResponseFields, is_text
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 # A 206 of an empty object: MinIO sends `bytes 0--1/0` for a suffix, and s3rver `bytes 0-0/0` for every range.
@@ -28,6 +28,8 @@ HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})  # of pages: S3 i
 # S3 API: the operations that read no object respond with 200 or 204, and some S3-alikes with 201. A 202 is no success
 # yet, and a 206 describes a part of something else.
 _DONE = frozenset({200, 201, 204})
+
+MAX_CACHE_STATUS = 512  # characters of what caches before this one report, which each stored object keeps
 
 # S3 API, GetObject: the version id of an object that was written while its bucket had no versioning. S3 may omit it.
 _NO_VERSION = "null"
@@ -54,6 +56,7 @@ def metadata(
         checksum=content_digests.checksum(headers) if is_whole else None,
         has_opaque_etag=content_digests.has_opaque_etag(headers),
         date=headers.agreed("date") or None,
+        cache_status=_cache_status(headers),
     )
 
 
@@ -110,12 +113,19 @@ def not_modified(
         _age(headers),
         _object_headers(headers),
         headers.agreed("date") or None,
+        _cache_status(headers),
     )
 
 
 def _age(headers: ResponseFields) -> int:
     # RFC 9111 section 5.1: the first member of several counts, and an invalid one is ignored.
     return _count(headers.first("age") or "0") or 0
+
+
+def _cache_status(headers: ResponseFields) -> str:
+    """Return the reports of caches between S3 and here, nearest to S3 first. Others cannot tell a cut list."""
+    value = headers.get("cache-status", "")
+    return value if len(value) <= MAX_CACHE_STATUS and is_text(value) and "cache-status" not in headers.damaged else ""
 
 
 def _object_headers(headers: ResponseFields) -> Headers:

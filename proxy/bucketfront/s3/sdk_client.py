@@ -142,7 +142,7 @@ def add_trace(request: Any, **_: Any) -> None:
     agent = request.headers.get("User-Agent", "")
     agent = agent if isinstance(agent, str) else agent.decode()
     request.headers["User-Agent"] = f"{agent} (request {trace.request_id})"  # S3's access logs have this field
-    for name, value in ((TRACEPARENT, trace.traceparent), (TRACESTATE, trace.tracestate)):
+    for name, value in (("Via", trace.via), (TRACEPARENT, trace.traceparent), (TRACESTATE, trace.tracestate)):
         if value is not None:
             request.headers[name] = value
 

@@ -11,7 +11,7 @@ from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import ProxyError
 from bucketfront.fair_share import FairShares, Resource, act_for, acting_for
-from bucketfront.http import s3_requests, tus_fields
+from bucketfront.http import s3_requests, tus_fields, via
 from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 from bucketfront.keys import split_target
 from bucketfront.request_trace import tracing
@@ -21,14 +21,14 @@ from bucketfront.server.access.rule import NOBODY, AccessRequest, Caller
 from bucketfront.server.client_address import ClientAddresses
 from bucketfront.server.cors import Cors
 from bucketfront.server.cut import BrokenOff, Cut
-from bucketfront.server.error_responses import NotSupported
+from bucketfront.server.error_responses import LoopDetected, NotSupported
 from bucketfront.server.handlers.objects import ObjectHandler, redirect
 from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1 import framing
 from bucketfront.server.http1.connection import Connection
 from bucketfront.server.pipeline import Pipeline, ReadField
-from bucketfront.server.router import MissingSlash, MisspelledMount, Router
+from bucketfront.server.router import MissingSlash, MisspelledMount, Route, Router
 from bucketfront.server.send.sender import abort
 from bucketfront.server.telemetry.access_log import CLIENT_CLOSED_REQUEST
 from bucketfront.server.telemetry.exchange import Exchange
@@ -57,14 +57,17 @@ class Application:
         pipeline: Pipeline,
         clock: Callable[[], float],
         shares: FairShares,
+        name: str,
         begin_trace: Callable[[], str | None],
     ) -> None:
-        """`clock` is wall time in seconds since the epoch. `begin_trace` is as in `Exchange.identify`."""
+        """`clock` is wall time in seconds since the epoch. `name` and `begin_trace` are as in `Exchange.identify`."""
+        self._name = name
         self._begin_trace = begin_trace
         self._router = Router(settings.mounts, settings.uploads)
         self._cors = Cors(settings.cors)
         self._addresses = ClientAddresses(settings.server.trusted_proxies)
         self._shows_timing = settings.server.timing
+        self._region = settings.origin.region
         self._objects = objects
         self._uploads = uploads
         self._tus = tus
@@ -84,7 +87,8 @@ class Application:
         exchange.address = self._addresses.of(request.remote, _field_of(request))
         status = CLIENT_CLOSED_REQUEST
         try:
-            with acting_for(None), tracing(exchange.identify(self._begin_trace)):  # `_enter` names the client
+            # `_enter` names the client.
+            with acting_for(None), tracing(exchange.identify(self._name, self._begin_trace)):
                 response = await self._respond(exchange)
             status = response.status
         except BrokenOff as error:
@@ -127,6 +131,7 @@ class Application:
     async def _dispatch(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.request
         framing.check(request)
+        self._refuse_loops(exchange)
         if request.method == "OPTIONS":
             return await self._options(exchange)
         if request.method in ("GET", "HEAD"):
@@ -153,6 +158,20 @@ class Application:
         method = "DELETE" if route.deletes_many else request.method
         caller = await self._caller(exchange, method, route.mount)
         route = self._pipeline.admit(method, route, _field_of(request), caller)
+        return await self._handle(exchange, route)
+
+    def _refuse_loops(self, exchange: Exchange) -> None:
+        """Raise LoopDetected for a request that this process has sent, or that has passed too many others."""
+        if self._name in exchange.passed:
+            raise LoopDetected("this proxy has sent the request itself: an origin.endpoint_url leads back to it")
+        if len(exchange.passed) >= via.MAX_HOPS:
+            raise LoopDetected(f"the request has passed {len(exchange.passed)} proxies already")
+
+    async def _handle(self, exchange: Exchange, route: Route) -> web.StreamResponse:
+        """Let the handler of an admitted request respond."""
+        request = exchange.request
+        if route.names_bucket:
+            return self._bucket(exchange)
         if request.method in ("GET", "HEAD"):
             return await self._objects.respond(exchange, route)
         if route.deletes_many:
@@ -187,6 +206,12 @@ class Application:
         if request.method in _SENDING:
             exchange.places.append(self._shares.take(Resource.UPLOADS, client))
         act_for(client)
+
+    def _bucket(self, exchange: Exchange) -> web.Response:
+        """Respond to HeadBucket of S3: a mount is a bucket that exists for its clients."""
+        exchange.status = CacheStatus(Forward.BYPASS)
+        fields = {**exchange.s3_fields(), "x-amz-bucket-region": self._region}
+        return web.Response(headers={**exchange.headers(), **fields}, content_type="application/xml")
 
     async def _options(self, exchange: Exchange) -> web.Response:
         """Respond to OPTIONS (RFC 9110 section 9.3.7), which is a CORS preflight if it has the fields of one."""

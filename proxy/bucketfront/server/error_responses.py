@@ -86,6 +86,10 @@ class NotSupported(ProxyError):
     """A request needs a feature of S3 that is not implemented here."""
 
 
+class LoopDetected(ProxyError):
+    """A request comes back to a proxy that has sent it (RFC 5842 section 7.2)."""
+
+
 class SlowClient(ProxyError):
     """A client sends less than the minimum rate."""
 
@@ -118,6 +122,7 @@ _TABLE: tuple[tuple[type[ProxyError], int, str | None], ...] = (
     (ChecksumMismatch, 400, None),
     (BadChunks, 400, None),
     (NoSuchMount, 404, None),
+    (LoopDetected, 508, None),
     (ForeignPage, 403, None),
     (UnknownHost, 421, None),
     (MethodNotAllowed, 405, None),

@@ -61,6 +61,8 @@ def with_object_fields(headers: CIMultiDict[str], response_plan: Plan, age: floa
     for name, value in response_plan.headers:
         if name == hdrs.VARY:
             headers.add(name, value)
+        elif name == "Cache-Status":
+            headers[name] = f"{value}, {headers[name]}"  # the cache nearest to S3 comes first (RFC 9211 section 2)
         else:
             headers[name] = value
     if age is not None:

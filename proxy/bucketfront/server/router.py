@@ -70,7 +70,8 @@ class Route:
 
     `octets` are the rest of the decoded `path` below the mount, and `query` is raw. `makes_key` is true if the path
     names a folder in which the proxy makes a key. `deletes_many` is true for S3's DeleteObjects, `names_upload` for the
-    URL of a tus upload. `admit` raises a ProxyError for a key that the pipeline refuses. `inner_mounts` has all mounts.
+    URL of a tus upload, `names_bucket` for S3's HeadBucket of a mount. `admit` raises a ProxyError for a key that the
+    pipeline refuses. `inner_mounts` has all mounts.
     """
 
     mount: MountSettings
@@ -80,6 +81,7 @@ class Route:
     makes_key: bool = False
     deletes_many: bool = False
     names_upload: bool = False
+    names_bucket: bool = False
     admit: Callable[[ObjectKey], None] = _refuse_keys
     inner_mounts: InnerMounts = _NO_INNER_MOUNTS
 
@@ -105,6 +107,7 @@ class Route:
             self.makes_key,
             self.deletes_many,
             self.names_upload,
+            self.names_bucket,
             admit,
             self.inner_mounts,
         )
@@ -206,6 +209,8 @@ class Router:
         target = parse_target(raw_target)
         if method == "POST":
             target = self._with_slash(target)
+        elif method == "HEAD" and dialect is Dialect.S3 and (bucket := self._bucket(target)) is not None:
+            return _allowed(method, bucket)
         route = self._resolved(method, target, dialect)
         _check_spelling(target, route, is_redirected=method in _READS and dialect is Dialect.HTTP)
         return route
@@ -322,6 +327,13 @@ class Router:
         methods = _methods_of(mount)
         is_taken = "POST" in methods or ("DELETE" in methods and query.is_delete_objects(target.query))
         return slashed if is_taken else target
+
+    def _bucket(self, target: Target) -> Route | None:
+        """Return the route of a mount by whose path a client of S3 names a bucket, with its slash or without it."""
+        for path, mount in self._mounts:
+            if path != b"/" and not target.query and path in (target.path, target.path + b"/"):
+                return Route(mount, b"", path, names_bucket=True, inner_mounts=self._inner_mounts)
+        return None
 
     def _names_bucket(self, target: Target) -> bool:
         """Return whether the path is that of a mount without its slash, by which S3's clients name the bucket."""

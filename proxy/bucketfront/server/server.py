@@ -31,8 +31,8 @@ from bucketfront.tus.manager import UploadManager
 class ServerParts:
     """The objects of other packages that the server needs.
 
-    `clock` is wall time in seconds since the epoch, and `cache_clock` is the cache's time. `begin_trace` returns the id
-    of a trace for a request that brought none, if it is sampled.
+    `name` is the pseudonym of this process in Via. `clock` is wall time in seconds since the epoch, `cache_clock` the
+    cache's time. `begin_trace` returns the id of a trace for a request that brought none, if it is sampled.
     """
 
     cache: Cache
@@ -41,6 +41,7 @@ class ServerParts:
     telemetry: Telemetry
     connections: ConnectionLimit
     shares: FairShares
+    name: str
     clock: Callable[[], float]
     cache_clock: Callable[[], float]
     passed: PassedSockets
@@ -85,6 +86,7 @@ def build_generation(settings: Settings, pipeline: Pipeline, rules: Rules, parts
         pipeline,
         parts.clock,
         parts.shares,
+        parts.name,
         parts.begin_trace,
     )
     return Generation(application, plain_rules(settings, pipeline, rules, parts.cache), pipeline)

@@ -37,7 +37,9 @@ async def revalidate(
     etag = known.etag if known.has_validator else None
     response = await _get_or_head(origin, read_ahead, stale.key, part, etag, get=get)
     if isinstance(response, NotModified):
-        renewed = known.renewed(response.last_modified, response.headers, response.age, response.date)
+        renewed = known.renewed(
+            response.last_modified, response.headers, response.age, response.date, response.cache_status
+        )
         if renewed is not None:
             return renewed, 304
         if None not in (response.last_modified, known.last_modified) and response.last_modified != known.last_modified:

@@ -167,6 +167,7 @@ def encode_row(row: Row, origin: str) -> tuple[object, ...]:
         "checksum": row.metadata.checksum,
         "opaque_etag": row.metadata.has_opaque_etag,
         "date": row.metadata.date,
+        "cache_status": row.metadata.cache_status,
     }
     return (
         row.id, origin, row.key.bucket, encode_key(row.key), row.file, row.metadata.etag, row.metadata.size,
@@ -197,6 +198,7 @@ def _decode_metadata(etag: str, size: int, details: dict[str, Any]) -> Metadata:
         # Rows of older releases do not have the field, and their ETags may be anything.
         details.get("opaque_etag", True),
         details.get("date"),
+        details.get("cache_status", ""),
     )
 
 

@@ -11,7 +11,7 @@ from ulid import ULID
 
 from bucketfront.errors import NoShare
 from bucketfront.fair_share import ResourcePlace
-from bucketfront.http import request_ids, trace_context
+from bucketfront.http import request_ids, trace_context, via
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.grammar import Headers
 from bucketfront.http.s3_requests import REQUEST_ID, Dialect
@@ -59,6 +59,7 @@ class Exchange:
     client's, and `user` names its credential. `places` are what it has of limited resources. `mount` is the path of the
     mount that the request goes to, `key` the object that serves it, and `size` its bytes, as far as they are known.
     `observed` is set if S3 serves the read because of `cache.mode`. `begun_trace` is a trace that begins here.
+    `passed` names the bucketfronts that the request has passed.
     """
 
     request: web.BaseRequest
@@ -86,6 +87,7 @@ class Exchange:
     trace: TraceContext | None = None
     span_id: str | None = None
     begun_trace: str | None = None
+    passed: tuple[str, ...] = ()
     observed: ObservedRead | None = None
     marks: dict[str, float] = field(default_factory=dict)
     places: list[ResourcePlace] = field(default_factory=list)
@@ -97,23 +99,26 @@ class Exchange:
             self.fault += f" ({error.resource})"
         self.failure = origin_failure(error)
 
-    def identify(self, begin_trace: Callable[[], str | None] = _begin_no_trace) -> RequestTrace:
+    def identify(self, name: str, begin_trace: Callable[[], str | None] = _begin_no_trace) -> RequestTrace:
         """Name the request: by the id and the trace that it brought, or by a new id. Return what S3 gets of that.
 
-        `begin_trace` returns the id of a trace for a request that brought none, if it is sampled.
+        `name` is the pseudonym of this process. `begin_trace` returns the id of a trace for a request that brought
+        none, if it is sampled.
         """
         fields = self.request.headers
         self.request_id = request_ids.accepted(fields.get(request_ids.NAME)) or new_request_id()
+        self.passed = via.passed(fields.getall("Via", ()))
+        through = via.value_of((*self.passed, name))
         # Of several fields with a trace, no one is right. Several fields of its state are one list (section 3.3.1.1).
         parents, states = (fields.getall(name, []) for name in (TRACEPARENT, TRACESTATE))
         self.trace = trace_context.parse(parents[0] if len(parents) == 1 else None, ",".join(states))
         if self.trace is None:
             self.begun_trace = begin_trace()
             if self.begun_trace is None:
-                return RequestTrace(self.request_id)
+                return RequestTrace(self.request_id, through)
             self.trace = TraceContext(self.begun_trace, trace_context.NO_SPAN, "01")
         self.span_id = secrets.token_hex(8)
-        return RequestTrace(self.request_id, self.trace.with_span(self.span_id), self.trace.state)
+        return RequestTrace(self.request_id, through, self.trace.with_span(self.span_id), self.trace.state)
 
     def begin(self, status: int) -> None:
         """Note that the head of a response is about to leave."""
