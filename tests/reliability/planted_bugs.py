@@ -299,6 +299,13 @@ BUGS = (
         (ANSWERS + "test_a_200_with_content_range_is_refused",),
     ),
     Bug(
+        1,
+        "buffer-in-use",
+        "A buffer is received into while another body's bytes in it wait for the disk.",
+        (Edit("bucketfront.s3.body_receiver:_has_views", "return True", "return False"),),
+        ("tests/s3/test_s3_body_receiver.py::test_a_buffer_is_used_again_only_without_views",),
+    ),
+    Bug(
         3,
         "longer-than-declared",
         "The bytes of a chunked body beyond the range in its head are left unread, so a wrong body counts as whole.",

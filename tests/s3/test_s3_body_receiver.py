@@ -18,6 +18,7 @@ from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import BodyTruncated, OriginTimeout
 from bucketfront.http.ranges import FromTo
 from bucketfront.keys import ObjectKey
+from bucketfront.s3 import body_receiver
 from bucketfront.s3.body_receiver import BUFFER_BYTES, BodyReceiver
 from bucketfront.s3.client import S3Origin
 
@@ -179,6 +180,34 @@ async def test_a_cancelled_read_loses_no_byte(serving: Serving) -> None:
                 got += await reading
         answer.body.close()
         assert got == CONTENT
+
+
+async def test_a_buffer_is_used_again_only_without_views(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I1: while pieces of a body are held, other bodies do not change them. Later their buffers are used again."""
+    monkeypatch.setattr(body_receiver, "_buffers", body_receiver._Buffers())
+    contents = [object_bytes(SIZE, seed=seed) for seed in (1, 2, 3)]
+    answers = iter(contents)
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        await connection.send(HEAD + next(answers))
+
+    async def read(origin: S3Origin) -> list[bytes | memoryview]:
+        answer = await begin(origin)
+        pieces = await pieces_of(answer)
+        answer.body.close()
+        return pieces
+
+    def buffers_of(pieces: list[bytes | memoryview]) -> list[object]:
+        return [piece.obj for piece in pieces if isinstance(piece, memoryview)]
+
+    async with serving(script) as (origin, _):
+        held = [await read(origin), await read(origin)]
+        assert [b"".join(pieces) for pieces in held] == contents[:2]
+        known = {id(buffer): buffer for pieces in held for buffer in buffers_of(pieces)}
+        held.clear()
+        pieces = await read(origin)
+        assert b"".join(pieces) == contents[2]
+        assert any(id(buffer) in known for buffer in buffers_of(pieces))
 
 
 async def test_a_slow_reader(serving: Serving, receivers: list[BodyReceiver]) -> None:

@@ -30,6 +30,7 @@ class S3Body:
         # both sooner and cheaper.
         self._response = response
         self._receive_some: Callable[[], Awaitable[bytes | memoryview]] = response.content.readany
+        self._read_arrived: Callable[[], bytes | memoryview] = bytes  # returns nothing
         self._what = what
         self._read_timeout = read_timeout
         self._left: int | None = None  # bytes
@@ -54,7 +55,7 @@ class S3Body:
             return
         receiver = BodyReceiver.of(self._response, int(self._response.fields["content-length"]))
         if receiver is not None:
-            self._receive_some = receiver.read
+            self._receive_some, self._read_arrived = receiver.read, receiver.read_arrived
 
     def cut(self, span: Span) -> None:
         """Read only this span of the body. The bytes before it are received and dropped."""
@@ -114,6 +115,9 @@ class S3Body:
     async def _next(self) -> bytes | memoryview:
         if not self._rate.is_kept():
             self._fail_slow()
+        if arrived := self._read_arrived():  # without the timers of a wait
+            self._rate.waited(0.0, len(arrived))
+            return arrived
         clock = asyncio.get_running_loop().time
         began = clock()
         data: bytes | memoryview = b""
