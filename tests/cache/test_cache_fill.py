@@ -159,6 +159,23 @@ async def test_a_fast_part_is_not_split(tmp_path: Path) -> None:
         await rig.audit()
 
 
+async def test_the_delay_of_a_part_is_that_of_its_own_request(tmp_path: Path) -> None:
+    """A part fetch knows how long its request took to a first byte, unless a lookup had sent the request."""
+    async with Rig(tmp_path) as rig:
+        data = rig.origin.put(content(2 * PART))
+        gates = [rig.origin.gate(at) for at in (BLOCK, PART, PART + BLOCK)]
+        reader = asyncio.create_task(rig.get())
+        await turns()
+        rig.monotonic.now += 0.25
+        gates[1].set()
+        await turns()
+        assert {fetch.start: fetch.delay for fetch in rig.stats.fetches} == {0: None, PART: 0.25}
+        for gate in gates:
+            gate.set()
+        assert await reader == data
+        await rig.audit()
+
+
 async def test_a_part_is_never_split_within_a_write(tmp_path: Path) -> None:
     """A reader inside a running write waits for it.
 

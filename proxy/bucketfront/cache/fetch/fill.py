@@ -24,6 +24,7 @@ from bucketfront.cache.fetch.fill_view import MAX_PARTS, MAX_READERS, MAX_RUNS, 
 from bucketfront.cache.fetch.mp4 import index_span
 from bucketfront.cache.fetch.part_choice import Claims, Room, admitted_parts, wanted_parts
 from bucketfront.cache.fetch.part_fetch import FetchContext, PartFetch, PartOutcome, PartState
+from bucketfront.cache.fetch.part_rate import PartRate
 from bucketfront.cache.fetch.part_transfer import PartTransfer
 from bucketfront.cache.fetch.read_ahead import Window
 from bucketfront.cache.fetch.reader_cursor import ReaderCursor, ReadRequest, Waiter
@@ -46,12 +47,6 @@ from bucketfront.request_trace import current_trace, tracing
 
 log = logging.getLogger(__name__)
 
-SPLIT_AFTER_S = 0.2
-"""How long a reader waits inside another reader's part before it gets a part of its own.
-
-Bytes that the origin has sent of the first part come twice then, so it has to save more than a round trip.
-"""
-
 REFUSED_PAUSE_S = 1.0  # without read-ahead after the disk or the budget refused bytes
 MAX_BACKGROUND_PARTS = 2  # part fetches of a fill without readers
 FIRST_TWO_BYTES = Span(0, 2)  # AVFoundation requests them first, and then ranges to the object's end, which it drops
@@ -70,7 +65,7 @@ class Fill:
         self._cursors: list[ReaderCursor] = []
         self._arrivals: list[ReaderCursor] = []  # that were not planned yet
         self._waiters: dict[asyncio.Future[None], Waiter] = {}
-        self._rate: float | None = None  # bytes a second of the latest part fetch that received any
+        self._rate = PartRate()
         self._final_error: ObjectChanged | None = None
         self.mismatch: ContentMismatch | None = None
         self._refused_at: float | None = None  # when the disk or the budget last refused bytes
@@ -487,20 +482,12 @@ class Fill:
             return
         if reader.request.demand is Demand.BOUNDED and fetch.cursor is not None and fetch.cursor.is_parallel:
             return
-        rate = self._rate_of(fetch)
-        if rate is None or offset - fetch.mark < rate * SPLIT_AFTER_S:
+        if not self._rate.is_too_slow(fetch, offset, self._context.clock()):
             return
         tail = range(cut // size, blocks.block_count(fetch.stop, size))
         moved = self._cut(fetch, cut)
         self._context.stats.split += 1
         self._launch(tail, None, reserved=moved, cursor=fetch.cursor, is_of_object=fetch.is_of_object)
-
-    def _rate_of(self, fetch: PartFetch) -> float | None:
-        """Return bytes a second: of this part fetch, or of the latest one if this one is too young."""
-        if fetch.state is not PartState.RECEIVING:
-            return self._rate
-        elapsed = self._context.clock() - fetch.first_byte_at
-        return (fetch.mark - fetch.start) / elapsed if elapsed > SPLIT_AFTER_S else self._rate
 
     def _fetch_at(self, offset: int) -> PartFetch | None:
         return next((fetch for fetch in self._fetches if fetch.start <= offset < fetch.stop), None)
@@ -512,8 +499,7 @@ class Fill:
         outcome, error = _outcome(task)
         if fetch.response is not None:  # the task was cancelled before its first step
             fetch.response.body.close()
-        if fetch.state is PartState.RECEIVING and (elapsed := context.clock() - fetch.first_byte_at) > 0:
-            self._rate = (fetch.mark - fetch.start) / elapsed
+        self._rate.note_end(fetch, context.clock())
         fetch.become(PartState.ENDED)
         self._fetches.remove(fetch)
         context.stats.fetches.discard(fetch)

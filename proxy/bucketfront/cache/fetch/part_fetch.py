@@ -90,6 +90,7 @@ class PartFetch:
     checksum: int = 0  # CRC-32 so far of the block that `mark` lies in
     began: float = 0.0  # by the monotonic clock, as `first_byte_at`
     first_byte_at: float = 0.0  # set in RECEIVING
+    delay: float | None = None  # seconds to the first byte, if the part fetch has sent the request itself
     response: OriginResponse | None = None  # open, and not yet taken over by the task
     status: int | None = None  # of the response that brought the latest bytes
     cursor: ReaderCursor | None = None  # the reader that the part was started for

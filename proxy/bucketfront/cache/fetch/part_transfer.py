@@ -40,6 +40,7 @@ class PartTransfer:
         self._on_head = on_head
         self._on_written = on_written
         self._on_complete = on_complete
+        self._is_request_ours = True  # and not that of a lookup
 
     async def run(self) -> None:
         """Fetch until the part is whole. A body that is cut costs only its missing bytes.
@@ -56,6 +57,7 @@ class PartTransfer:
             self._version, self._context, fetch.mark, lambda: fetch.stop, self._note_received, fetch.response,
             on_wasted=self._account.waste,
         )  # fmt: skip
+        self._is_request_ours = fetch.response is None
         fetch.response = None
         try:
             while data := await body.read():
@@ -89,6 +91,8 @@ class PartTransfer:
         if fetch.state is PartState.REQUESTING:
             fetch.become(PartState.RECEIVING)
             fetch.first_byte_at = self._context.clock()
+            if self._is_request_ours:
+                fetch.delay = fetch.first_byte_at - fetch.began
         offset = fetch.mark
         if not offset:
             self._on_head(bytes(data[:HEAD_BYTES]))
