@@ -179,6 +179,11 @@ pricing:
 tracing:
   otlp_endpoint: http://localhost:4318
 """,
+    "bus": """\
+bus:
+  url: rediss://bus.internal:6379/0
+  password: file:/run/secrets/bus
+""",
 }
 
 

@@ -20,7 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"config"}),
     frozenset({"process_log"}),
     frozenset({"cache"}),
-    frozenset({"s3"}),
+    frozenset({"s3", "fleet"}),
     frozenset({"tus"}),
     frozenset({"server"}),
     frozenset({"front_end"}),
@@ -35,7 +35,7 @@ DOORS = {
     ("http", "keys"): set[str](),
     **{
         (room, "cache"): {"bucketfront.cache"}
-        for room in ("s3", "tus", "server", "warm", "admin", "app", "cache_options", "renewal", "takeover")
+        for room in ("s3", "fleet", "tus", "server", "warm", "admin", "app", "cache_options", "renewal", "takeover")
     },
     ("checks", "cache"): {"bucketfront.cache"},
     ("cli", "cache"): {"bucketfront.cache.storage.verification"},  # it works on a folder without a cache

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from bucketfront import __version__
 from bucketfront.admin.api import AdminParts, AdminServer, admin_site, build_admin
 from bucketfront.admin.collectors.cache_collector import CacheCollector
+from bucketfront.admin.collectors.fleet_collector import FleetCollector
 from bucketfront.admin.collectors.origin_collector import OriginCollector
 from bucketfront.admin.collectors.process_collector import HealthCollector, LoopLag
 from bucketfront.admin.collectors.removal_collector import RemovalCollector
@@ -38,6 +39,8 @@ from bucketfront.config.mount_areas import MountAreas
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import CacheInUse
+from bucketfront.fleet.assembly import open_fleet
+from bucketfront.fleet.fleet import Fleet
 from bucketfront.front_end.assembly import start_front_ends
 from bucketfront.front_end.front_ends import FrontEnds
 from bucketfront.front_end.nursery import Nursery, check_system
@@ -163,6 +166,7 @@ class App:
         self._parts: ServerParts
         self._renewed_parts: RenewedParts
         self._tracing: Tracing | None = None  # None if traces are off
+        self._fleet: Fleet | None = None  # None without a bus
 
     @property
     def settings(self) -> Settings:
@@ -232,6 +236,7 @@ class App:
         if self._takes_over:
             await self._take_over()
         await self._start_cache()
+        await self._start_fleet()
         lag = LoopLag()
         self._build_figures(lag)
         self._start_warm_jobs()
@@ -340,6 +345,7 @@ class App:
                 self.warm_jobs,
                 self.live_feed,
                 self.front_ends,
+                self._fleet,
                 HANDED_OVER_TIMEOUT_S,
             )
         )
@@ -362,6 +368,7 @@ class App:
         CacheCollector(registry, self.cache)
         RemovalCollector(registry, self.cache)
         OriginCollector(registry, self.origin)
+        FleetCollector(registry, self._fleet)
         TrafficCollector(registry, self.cache, self.origin)
         HealthCollector(registry, self.health, lag)
         self._summary = Summary(self.settings, self.cache, self.origin, self.telemetry, self.health, time.monotonic)
@@ -424,6 +431,7 @@ class App:
             summary=self._summary,
             last_responses=self.last_responses,
             catch_up=self.catch_up,
+            fleet=self._fleet,
         )
         self._admin = build_admin(self.settings, parts, self._inherited)
         self.admin = self._admin.listener
@@ -490,6 +498,14 @@ class App:
         self.upload_journal = UploadJournal(folder.root / "uploads.json", self._endpoint_name, folder.fd)
         self.upload_journal.open()
 
+    async def _start_fleet(self) -> None:
+        """Follow what other proxies announce, if the settings name a bus. No failure of the bus prevents the start."""
+        if self.settings.bus is None:
+            return
+        self._fleet = open_fleet(self.settings.bus, self.cache_assembly, self.settings.server.port)
+        self._stack.push_async_callback(self._fleet.stop)
+        await self._fleet.start()
+
     async def _start_tus(self, writer: ObjectWriter) -> None:
         """Start the manager of resumable uploads. Without an upload route, it only removes those of earlier runs."""
         assembly = self.cache_assembly
@@ -516,7 +532,7 @@ class App:
 
     def _start_watching(self, lag: LoopLag) -> None:
         """Watch what does not report its failures to the troubles by itself, and how late the event loop is."""
-        for watch in watches(self.origin, self.cache_assembly, self.telemetry):
+        for watch in watches(self.origin, self.cache_assembly, self.telemetry, self._fleet):
             self.health.watch(watch)
         tasks = TaskSet()
         tasks.start(self.health.run(), name="health")

@@ -1,6 +1,7 @@
 """The values that the cache and the origin take, made of the settings."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -47,6 +48,7 @@ def cache_options(
         share_of_one=settings.server.share_of_one,
         tag_fields=TagFields(config.tag_headers),
         mode=CacheMode(config.mode),
+        ttl_when_lost=math.inf if settings.bus is None else settings.bus.ttl_when_lost,
     )
 
 

@@ -39,6 +39,7 @@ class Reason(Enum):
     INODES_USED_UP = "inodes-used-up"
     INDEX_FAILING = "index-failing"
     ACCESS_LOG_FAILING = "access-log-failing"
+    BUS_UNREACHABLE = "bus-unreachable"  # changes on other proxies may be missed
     TLS_UNUSABLE = "tls-unusable"  # new certificates; the old ones are served
     TLS_INVALID = "tls-invalid"  # clients refuse a certificate, because of its dates
 

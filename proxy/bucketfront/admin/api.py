@@ -42,6 +42,7 @@ from bucketfront.admin.warming import Warming
 from bucketfront.cache import Cache
 from bucketfront.config.listener_settings import AdminSettings
 from bucketfront.config.settings import Settings
+from bucketfront.fleet.fleet import Fleet
 from bucketfront.server.foreign_pages import ForeignPage, ForeignPages
 from bucketfront.server.host_names import HostNames, UnknownHost
 from bucketfront.server.http1 import descriptors, framing
@@ -86,6 +87,8 @@ class AdminParts:
     last_responses: LastResponses
     catch_up: Callable[[], Awaitable[None]]
     """Returns once all requests that have ended are counted, whichever process served them."""
+    fleet: Fleet | None = None
+    """The node of this proxy on a bus. None without one."""
 
 
 class AdminApplication:
@@ -108,7 +111,7 @@ class AdminApplication:
         self._handlers: dict[str, Handler] = {
             **Probes(parts.health, cache.mode).handlers,
             **Figures(parts.registry, cache, parts.summary, parts.catch_up).handlers,
-            **Purges(cache, settings.mounts).handlers,
+            **Purges(cache, settings.mounts, parts.fleet).handlers,
             **Fills(cache, router).handlers,
             **Entries(cache, settings.mounts).handlers,
             **Explanations(settings, cache, parts.last_responses).handlers,

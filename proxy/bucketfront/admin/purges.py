@@ -14,6 +14,8 @@ from bucketfront.admin.refusal import Refused
 from bucketfront.cache import Cache, KeyRange, Purged, PurgeMode, PurgeSelection
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.errors import BadPath, NoSuchMount, StoreError
+from bucketfront.fleet.bus import BusError
+from bucketfront.fleet.fleet import Fleet
 from bucketfront.http.cache_tags import MAX_TAG_CHARS, is_tag
 from bucketfront.keys import ObjectKey
 
@@ -31,7 +33,8 @@ _Tag = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TAG_CHARS)]
 class PurgeRequest(BaseModel):
     """The body of a purge. `paths` and `prefix` are percent-encoded request paths, as clients send them.
 
-    `glob` is decoded. With `dry_run` nothing changes. With `wait: false` the response comes before the purge ends.
+    `glob` is decoded. With `dry_run` nothing changes. The response comes once the purge has ended here, with
+    `wait: false` before that, and with `wait: true` once all live proxies of the bus have applied it as well.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +46,7 @@ class PurgeRequest(BaseModel):
     all: StrictBool = False
     soft: StrictBool = False
     dry_run: StrictBool = False
-    wait: StrictBool = True
+    wait: StrictBool | None = None
 
 
 class PurgeableObject(BaseModel):
@@ -64,6 +67,8 @@ class PurgedResponse(BaseModel):
 
     purged: int
     dry_run: bool = False
+    acknowledged: list[str] | None = Field(default=None, description="The live proxies that have applied it.")
+    unacknowledged: list[str] | None = Field(default=None, description="The live proxies that have not.")
     objects: list[PurgeableObject] = []
 
 
@@ -92,8 +97,9 @@ OPERATIONS: Mapping[str, Operation] = {
 class Purges:
     """Runs the purges that operators request."""
 
-    def __init__(self, cache: Cache, mounts: tuple[MountSettings, ...]) -> None:
+    def __init__(self, cache: Cache, mounts: tuple[MountSettings, ...], fleet: Fleet | None = None) -> None:
         self._cache = cache
+        self._fleet = fleet
         self._paths = PurgePaths(mounts)
         self.handlers = {"/api/v1/purge": self._purge}
 
@@ -106,10 +112,22 @@ class Purges:
         mode = PurgeMode.EXPIRE if wanted.soft else PurgeMode.REMOVE
         if wanted.dry_run:
             return await self._dry_run(await self._run(selection, PurgeMode.COUNT))
-        if not wanted.wait:
+        if wanted.wait is False:
             self._cache.purge_later(selection, mode)
             return web.json_response({"accepted": True}, status=202)
-        return web.json_response({"purged": (await self._run(selection, mode)).count})
+        purged = await self._run(selection, mode)
+        return web.json_response({"purged": purged.count, **(await self._acknowledged() if wanted.wait else {})})
+
+    async def _acknowledged(self) -> dict[str, Sequence[str]]:
+        """Return which live proxies have applied the purge, and which have not. Without a bus there are no others."""
+        if self._fleet is None:
+            return {}
+        try:
+            found = await self._fleet.acknowledged()
+        except BusError as error:
+            why = f"purged here; other proxies learn of it once the bus can be reached: {error}"
+            raise Refused(504, why) from error
+        return {"acknowledged": found.done, "unacknowledged": found.missing}
 
     async def _run(self, selection: PurgeSelection, mode: PurgeMode) -> Purged:
         try:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from bucketfront.admin.health import Watch
 from bucketfront.cache import CacheAssembly
+from bucketfront.fleet.fleet import Fleet
 from bucketfront.s3.client import S3Origin
 from bucketfront.server.telemetry.telemetry import Telemetry
 from bucketfront.troubles import Kind, Reason
@@ -47,7 +48,23 @@ _ACCESS_LOG = Kind(
 )
 
 
-def watches(origin: S3Origin, assembly: CacheAssembly, telemetry: Telemetry) -> Iterator[Watch]:
+_BUS = Kind(
+    Reason.BUS_UNREACHABLE,
+    "bus",
+    "the bus cannot be read, so changes on other proxies may be missed, and objects are fresh for bus.ttl_when_lost",
+    "the bus is read again",
+)
+_BUS_SENDING = Kind(
+    Reason.BUS_UNREACHABLE,
+    "bus-sending",
+    "the bus takes nothing, so other proxies learn later of what is written and purged here",
+    "the bus takes notices again",
+)
+
+
+def watches(
+    origin: S3Origin, assembly: CacheAssembly, telemetry: Telemetry, fleet: Fleet | None = None
+) -> Iterator[Watch]:
     """Yield all watches of a running proxy."""
     store, flusher = assembly.store, assembly.flusher
     yield Watch(
@@ -66,3 +83,6 @@ def watches(origin: S3Origin, assembly: CacheAssembly, telemetry: Telemetry) -> 
     )
     yield Watch(_INDEX, lambda: 0, lambda: store.last_failure, lambda: flusher.has_failed)
     yield Watch(_ACCESS_LOG, lambda: telemetry.lines_lost, lambda: "lines are lost")
+    if fleet is not None:
+        yield Watch(_BUS, lambda: 0, lambda: fleet.reading_failure, lambda: bool(fleet.reading_failure))
+        yield Watch(_BUS_SENDING, lambda: 0, lambda: fleet.sending_failure, lambda: bool(fleet.sending_failure))

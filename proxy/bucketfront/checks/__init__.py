@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bucketfront.checks.buckets import check_buckets
+from bucketfront.checks.bus import check_bus
 from bucketfront.checks.machine import Explain, check_machine
 from bucketfront.checks.result import CheckResult, CheckVerdict, failed, fine, warning
 from bucketfront.config.settings import Settings
@@ -25,6 +26,8 @@ async def run_checks(
     results = [fine("configuration", f"{mounts} {'mount' if mounts == 1 else 'mounts'}")]
     results += [warning("configuration", text) for text in warnings]
     results += check_machine(settings, explain, config)
+    if settings.bus is not None:
+        results.append(await check_bus(settings.bus))
     if settings.origin.endpoint_url == "embedded":
         results.append(_embedded())
         return results

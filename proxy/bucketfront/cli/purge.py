@@ -32,6 +32,7 @@ MAX_BAD_LINES = 20  # that are printed
     help="Purge the paths in a file, one a line. - is standard input.",
 )  # fmt: skip
 @click.option("--soft", is_flag=True, help="Mark stale instead of removing: the next request revalidates.")
+@click.option("--wait", is_flag=True, help="Wait until all live proxies of the bus have applied it, and name those.")
 @click.option("--dry-run", is_flag=True, help="Print what would be purged, and change nothing.")
 @config_option
 @json_option
@@ -45,13 +46,15 @@ def purge(
     *,
     everything: bool,
     soft: bool,
+    wait: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Remove PATHS from the cache of the running proxy. Prints how many objects it removed or marked stale.
 
     In a file, empty lines and lines that begin with # do not count. A line that names no object is reported with its
-    number, and the others are purged; the exit status is 1 then.
+    number, and the others are purged; the exit status is 1 then. So it is if --wait finds that a live proxy of the bus
+    has not applied the purge within 5 seconds.
     """
     selected: dict[str, Any] = {"paths": paths} if paths else {}
     selected |= {name: value for name, value in (("prefix", prefix), ("glob", glob)) if value is not None}
@@ -60,13 +63,14 @@ def purge(
         raise click.UsageError("name PATHS, --prefix, --glob, --tag, --all or --file")
     _check(glob, tags)
     settings, flags = load(config).settings, {"soft": soft, "dry_run": dry_run}
+    waits = {"wait": True} if wait else {}
     outcome = _Outcome()
     if selected:
-        outcome.add(call_admin(settings, "POST", "/api/v1/purge", selected | flags, timeout=TIMEOUT_S))
+        outcome.add(call_admin(settings, "POST", "/api/v1/purge", selected | flags | waits, timeout=TIMEOUT_S))
     if file is not None:
-        _purge_file(settings, file, flags, outcome)
+        _purge_file(settings, file, flags | waits, outcome)
     _print(outcome, soft=soft, dry_run=dry_run, as_json=as_json)
-    if outcome.bad_count:
+    if outcome.bad_count or outcome.unacknowledged:
         sys.exit(FAILED)
 
 
@@ -94,10 +98,14 @@ class _Outcome:
     objects: list[dict[str, Any]] = field(default_factory=list)
     bad_lines: list[dict[str, Any]] = field(default_factory=list)
     bad_count: int = 0
+    acknowledged: set[str] = field(default_factory=set)
+    unacknowledged: set[str] = field(default_factory=set)
 
     def add(self, response: dict[str, Any]) -> None:
         self.purged += response["purged"]
         self.objects += response.get("objects", ())
+        self.acknowledged |= set(response.get("acknowledged") or ())
+        self.unacknowledged |= set(response.get("unacknowledged") or ())
 
     def add_bad(self, number: int, error: str) -> None:
         self.bad_count += 1
@@ -108,11 +116,11 @@ class _Outcome:
 def _purge_file(settings: "Settings", file: TextIO, flags: dict[str, bool], outcome: _Outcome) -> None:
     is_terminal = sys.stderr.isatty()
     # What is not removed would count again in a later batch.
-    seen = set[str]() if any(flags.values()) else None
+    seen = set[str]() if flags["soft"] or flags["dry_run"] else None
     done = "marked stale" if flags["soft"] else "purged"
     for first, last, paths in _batches(settings, file, outcome, seen):
         try:
-            outcome.add(call_admin(settings, "POST", "/api/v1/purge", {"paths": paths, **flags}, timeout=TIMEOUT_S))
+            outcome.add(call_admin(settings, "POST", "/api/v1/purge", {"paths": paths} | flags, timeout=TIMEOUT_S))
         except SystemExit:
             click.echo(f"stopped at the lines {first} to {last}; those before are done", err=True)
             raise
@@ -157,22 +165,36 @@ def _batches(
 
 def _print(outcome: _Outcome, *, soft: bool, dry_run: bool, as_json: bool) -> None:
     if as_json:
-        shown: dict[str, Any] = {"purged": outcome.purged}
-        if dry_run:
-            shown |= {"dry_run": True, "objects": outcome.objects}
-        if outcome.bad_count:
-            shown |= {"bad_lines": outcome.bad_lines}
-        click.echo(json.dumps(shown))
+        _print_json(outcome, dry_run=dry_run)
     else:
-        for each in outcome.objects:
-            version = "" if each["version"] is None else f"  version {each['version']}"
-            click.echo((each["path"] or f"{each['bucket']} {each['key']!r}") + version)
-        if dry_run and outcome.purged > len(outcome.objects):
-            click.echo(f"... and {outcome.purged - len(outcome.objects)} more")
-        nothing = "" if outcome.purged else ": nothing cached matches"
-        done = "marked stale" if soft else "purged"
-        click.echo(f"{outcome.purged} {'would be ' if dry_run else ''}{done}{nothing}")
+        _print_text(outcome, soft=soft, dry_run=dry_run)
+    for name in sorted(outcome.unacknowledged):
+        click.echo(f"not applied yet by {name}", err=True)
     for bad in outcome.bad_lines:
         click.echo(f"line {bad['line']}: {bad['error']}", err=True)
     if outcome.bad_count > len(outcome.bad_lines):
         click.echo(f"... and {outcome.bad_count - len(outcome.bad_lines)} more lines", err=True)
+
+
+def _print_json(outcome: _Outcome, *, dry_run: bool) -> None:
+    shown: dict[str, Any] = {"purged": outcome.purged}
+    if dry_run:
+        shown |= {"dry_run": True, "objects": outcome.objects}
+    if outcome.acknowledged or outcome.unacknowledged:
+        shown |= {"acknowledged": sorted(outcome.acknowledged), "unacknowledged": sorted(outcome.unacknowledged)}
+    if outcome.bad_count:
+        shown |= {"bad_lines": outcome.bad_lines}
+    click.echo(json.dumps(shown))
+
+
+def _print_text(outcome: _Outcome, *, soft: bool, dry_run: bool) -> None:
+    for each in outcome.objects:
+        version = "" if each["version"] is None else f"  version {each['version']}"
+        click.echo((each["path"] or f"{each['bucket']} {each['key']!r}") + version)
+    if dry_run and outcome.purged > len(outcome.objects):
+        click.echo(f"... and {outcome.purged - len(outcome.objects)} more")
+    nothing = "" if outcome.purged else ": nothing cached matches"
+    done = "marked stale" if soft else "purged"
+    click.echo(f"{outcome.purged} {'would be ' if dry_run else ''}{done}{nothing}")
+    if outcome.acknowledged:
+        click.echo(f"applied by {', '.join(sorted(outcome.acknowledged))}")

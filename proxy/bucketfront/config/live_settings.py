@@ -42,6 +42,7 @@ NEEDS_RESTART: Mapping[str, str] = {
     "cache.durability": "the index is opened with it",
     "cache.tag_headers": "the index is opened with it",
     "tracing": "spans of requests under way belong to it",
+    "bus": "the place in its stream belongs to it",
     "cache.mode": "what the cache holds, and the requests under way, belong to it",
 }
 """Settings that only a restart applies, each with the reason."""

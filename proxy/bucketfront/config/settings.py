@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from bucketfront.config.access_settings import PUBLIC, AccessRule, RuleName
 from bucketfront.config.automatic_workers import automatic_workers
 from bucketfront.config.bucket_name import misplaced
+from bucketfront.config.bus_settings import BusSettings
 from bucketfront.config.cache_settings import CacheSettings
 from bucketfront.config.freshness_settings import FreshnessSettings
 from bucketfront.config.listen_host import is_loopback, overlap
@@ -43,6 +44,7 @@ class Settings(Section):
     log: LogSettings = LogSettings()
     pricing: PricingSettings = PricingSettings()
     tracing: TracingSettings | None = None
+    bus: BusSettings | None = None
 
     @property
     def all_tls(self) -> list[tuple[Loc, TlsSettings]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bucketfront.admin.health import Health, Phase
 from bucketfront.cache import CacheAssembly, hand_over, take_back
 from bucketfront.errors import StoreError
+from bucketfront.fleet.fleet import Fleet
 from bucketfront.front_end.front_ends import FrontEnds
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.upload.journal import UploadJournal
@@ -41,6 +42,7 @@ class Tenure:
     warm_jobs: JobRegistry
     live_feed: LiveFeed
     front_ends: FrontEnds | None
+    fleet: Fleet | None
     responses_timeout: float
 
     @property
@@ -79,6 +81,8 @@ class Tenure:
         await self.warm_jobs.close()
         await self.uploads.hand_over()
         await self.journal.hand_over()
+        if self.fleet is not None:
+            await self.fleet.pause()
         await hand_over(self.cache_assembly, forward)
 
     async def _settle(self) -> None:
@@ -91,6 +95,8 @@ class Tenure:
 
     async def take_back(self) -> None:
         await take_back(self.cache_assembly)
+        if self.fleet is not None:
+            await self.fleet.start()
         await self.journal.take_back(self.folder)
         await self.uploads.take_back()
         if self.front_ends is not None:

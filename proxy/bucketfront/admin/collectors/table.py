@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from bucketfront.admin.collectors import (
     cache_collector,
+    fleet_collector,
     origin_collector,
     process_collector,
     removal_collector,
@@ -22,6 +23,7 @@ FAMILIES: Mapping[str, Sequence[MetricFamily]] = {
     "Connections of clients": (*server_collector.FAMILIES, *tls_collector.FAMILIES),
     "The cache": (*cache_collector.FAMILIES, *removal_collector.FAMILIES),
     "S3": (*origin_collector.FAMILIES, *traffic_collector.FAMILIES),
+    "The bus": fleet_collector.FAMILIES,
     "Money and sizing": summary_collector.FAMILIES,
     "Uploads": upload_collector.FAMILIES,
     "Traces": tracing_collector.FAMILIES,

@@ -1,0 +1,172 @@
+"""The bus on a server of Redis or Valkey, from release 7 on.
+
+`PREFIX:stream` is the stream, trimmed by age whenever something is added. `PREFIX:nodes` is a hash with one JSON value
+for each node. All times are by the clock of the server, so the clocks of nodes do not matter.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
+
+from bucketfront.config.bus_settings import BusSettings
+from bucketfront.config.secret_file import current
+from bucketfront.fleet.bus import MAX_ENTRIES, Batch, BusError, EntryId, Member, Position, StreamEntry
+
+CALL_TIMEOUT_S = 2.0  # of one call, and of a connection; a bus on the same network takes a millisecond
+MAX_STREAM_ENTRIES = 1_000_000  # whatever their age, so that a flood takes some 100 MiB of the server
+FORGOTTEN_AFTER_MS = 3_600_000  # a node of the register that has not been seen for so long
+CONNECTIONS = 4  # one waits, one adds, and two are for all else
+_SENDER, _NOTICE = b"from", b"notice"
+
+
+class _Credentials(CredentialProvider):
+    """The user and the password. That of a file is read for each connection, so that it can change."""
+
+    def __init__(self, settings: BusSettings) -> None:
+        self._settings = settings
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        settings = self._settings
+        try:
+            password = "" if settings.password is None else current(settings.password)
+        except ValueError as error:
+            raise AuthenticationError(str(error)) from None
+        return (password,) if settings.username is None else (settings.username, password)
+
+
+class RedisBus:
+    """Implements `Bus`. The constructor connects to nothing."""
+
+    def __init__(self, settings: BusSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._stream = f"{settings.prefix}:stream"
+        self._nodes = f"{settings.prefix}:nodes"
+        self._keep_ms = int(settings.keep * 1000)
+        self._monotonic = monotonic
+        self._offset_ms: float | None = None  # of the server's clock
+        has_credentials = settings.username is not None or settings.password is not None
+        tls: dict[str, Any] = {}
+        if settings.url.startswith("rediss:"):
+            files = {
+                "ssl_ca_certs": settings.ca_bundle, "ssl_certfile": settings.certificate, "ssl_keyfile": settings.key,
+            }  # fmt: skip
+            tls = {name: str(path) for name, path in files.items() if path is not None}
+        self._redis: Redis = Redis.from_url(
+            settings.url,
+            credential_provider=_Credentials(settings) if has_credentials else None,
+            socket_timeout=CALL_TIMEOUT_S,
+            socket_connect_timeout=CALL_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),  # the fleet repeats by itself, and reports each failure
+            max_connections=CONNECTIONS,
+            client_name="bucketfront",
+            **tls,
+        )
+
+    async def append(self, sender: str, notices: Sequence[bytes]) -> EntryId:
+        oldest = f"{max(0, await self._now_ms() - self._keep_ms)}-0"
+        pipeline = self._redis.pipeline(transaction=True)
+        for notice in notices:
+            pipeline.xadd(self._stream, {_SENDER: sender, _NOTICE: notice}, minid=oldest, approximate=True)
+        pipeline.xtrim(self._stream, maxlen=MAX_STREAM_ENTRIES, approximate=True)
+        return _id(cast("list[bytes]", await _called(pipeline.execute()))[-2])
+
+    async def read(self, after: EntryId) -> Batch:
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.xrange(self._stream, min=f"({after}", count=MAX_ENTRIES)
+        pipeline.xinfo_stream(self._stream)
+        pipeline.time()
+        found, facts, (seconds, microseconds) = await _called(pipeline.execute(raise_on_error=False))
+        self._offset_ms = seconds * 1000 + microseconds / 1000 - self._monotonic() * 1000
+        if isinstance(facts, ResponseError) and "no such key" in str(facts).lower():
+            return Batch((), Position(EntryId(), 0))
+        for reply in (found, facts):
+            if isinstance(reply, Exception):
+                raise BusError(_reason(reply)) from reply
+        added = facts.get("entries-added")
+        if added is None:
+            raise BusError("the server is older than Redis 7 or Valkey 7.2")
+        entries = (_entry(at, fields) for at, fields in found)
+        return Batch(tuple(entries), Position(_id(facts["last-generated-id"]), int(added)))
+
+    async def wait(self, after: EntryId, seconds: float) -> None:
+        block = max(1, int(seconds * 1000))
+        await _called(self._redis.xread({self._stream: str(after)}, count=1, block=block), CALL_TIMEOUT_S + seconds)
+
+    async def register(self, member: Member, seconds: float) -> None:
+        until = int(await self._now_ms() + seconds * 1000)
+        facts = json.dumps({"name": member.name, "at": str(member.at), "until": until})
+        await _called(self._redis.hset(self._nodes, member.node, facts))
+
+    async def leave(self, node: str) -> None:
+        await _called(self._redis.hdel(self._nodes, node))
+
+    async def members(self) -> list[Member]:
+        """Return the live nodes, and remove those from the register that were live long ago."""
+        found = await _called(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(self._nodes)))
+        now = await self._now_ms()
+        members, forgotten = [], []
+        for node, value in found.items():
+            try:
+                facts = json.loads(value)
+                member = Member(node.decode(), str(facts["name"]), EntryId.parsed(facts["at"]))
+                until = int(facts["until"])
+            except (ValueError, TypeError, KeyError, AttributeError):
+                forgotten.append(node)
+                continue
+            if until > now:
+                members.append(member)
+            elif until < now - FORGOTTEN_AFTER_MS:
+                forgotten.append(node)
+        if forgotten:
+            await _called(self._redis.hdel(self._nodes, *cast("list[str]", forgotten)))
+        return sorted(members, key=lambda member: member.name)
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._redis.aclose()
+        except (RedisError, OSError, TimeoutError):
+            pass  # the connections are of no use any more
+
+    async def _now_ms(self) -> int:
+        """Return the time by the server's clock."""
+        if self._offset_ms is None:
+            seconds, microseconds = await _called(self._redis.time())
+            self._offset_ms = seconds * 1000 + microseconds / 1000 - self._monotonic() * 1000
+        return int(self._monotonic() * 1000 + self._offset_ms)
+
+
+async def _called(call: Awaitable[Any], seconds: float = 2 * CALL_TIMEOUT_S) -> Any:
+    """Return what a call of the client returns. Raises BusError, also after a time."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await call
+    except TimeoutError as error:
+        raise BusError("it does not answer") from error
+    except (RedisError, OSError, ValueError) as error:
+        raise BusError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the reason for operators. Replies of the server have no secret in them."""
+    if isinstance(error, ReadOnlyError):
+        return "it is a replica, which takes no writes"
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    return str(error)[:200] or type(error).__name__
+
+
+def _id(text: bytes) -> EntryId:
+    return EntryId.parsed(text.decode() if isinstance(text, bytes) else text)
+
+
+def _entry(at: bytes, fields: dict[bytes, bytes]) -> StreamEntry:
+    sender = fields.get(_SENDER)
+    return StreamEntry(_id(at), None if sender is None else sender.decode(errors="replace"), fields.get(_NOTICE))
