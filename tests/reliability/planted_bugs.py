@@ -299,6 +299,19 @@ BUGS = (
         (ANSWERS + "test_a_200_with_content_range_is_refused",),
     ),
     Bug(
+        22,
+        "wave-in-one-turn",
+        "All events of a wave of requests come to the event loop in one turn.",
+        (
+            Edit(
+                "bucketfront.server.http1.event_loop:InlineSelector.select",
+                "else MAX_EVENTS_ALONE",
+                "else len(waiting)",
+            ),
+        ),
+        (SERVER + "test_event_loop.py::test_a_wave_comes_in_turns",),
+    ),
+    Bug(
         1,
         "buffer-in-use",
         "A buffer is received into while another body's bytes in it wait for the disk.",

@@ -9,7 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from bucketfront.server.http1.event_loop import MAX_EVENTS_PER_TURN, MAX_OTHER_EVENTS, InlineEventLoop, new_event_loop
+from bucketfront.server.http1.event_loop import (
+    MAX_EVENTS_ALONE,
+    MAX_EVENTS_PER_TURN,
+    MAX_OTHER_EVENTS,
+    InlineEventLoop,
+    new_event_loop,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll")
 
@@ -181,6 +187,30 @@ async def test_what_is_taken_comes_first(pair: Pair) -> None:
     assert sorted(order) == list(range(len(others) - 1))
     assert all(number != len(others) - 1 for _, number in seen)
     assert max(Counter(turn for turn, _ in seen).values()) == MAX_OTHER_EVENTS
+
+
+async def test_a_wave_comes_in_turns() -> None:
+    """Of many events at once, the loop gets a few in each turn, the oldest first, and all of them in the end (I22)."""
+    loop = offering()
+    pairs = [socket.socketpair() for _ in range(3 * MAX_EVENTS_ALONE)]
+    turn, seen = 0, []
+
+    def on_readable(number: int) -> None:
+        pairs[number][0].recv(1)
+        seen.append((turn, number))
+
+    for number, (one, other) in enumerate(pairs):
+        loop.add_reader(one, on_readable, number)
+        other.send(b"x")
+    while len(seen) < len(pairs):
+        await asyncio.sleep(0)
+        turn += 1
+    for one, other in pairs:
+        loop.remove_reader(one)
+        one.close()
+        other.close()
+    assert sorted(number for _, number in seen) == list(range(len(pairs)))
+    assert max(Counter(turn for turn, _ in seen).values()) == MAX_EVENTS_ALONE
 
 
 async def test_an_event_of_a_closed_descriptor(pair: Pair) -> None:

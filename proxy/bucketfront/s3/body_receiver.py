@@ -71,6 +71,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._transport: Any = handler.transport
         self._left = left  # bytes that have not arrived
         self._ahead = memoryview(ahead)  # arrived before, and not read yet
+        self._read_to = self._filled_to = 0  # offsets in the buffer
         self._take_buffer()
         self._is_lost = False
         self._waiter: asyncio.Future[None] | None = None
@@ -132,7 +133,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         length = min(self._left, BUFFER_BYTES)
         self._memory = _buffers.take(length)
         self._buffer = memoryview(self._memory)[:length]
-        self._read_to = self._filled_to = 0  # offsets in the buffer
+        self._read_to = self._filled_to = 0
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         return self._buffer[self._filled_to :]

@@ -5,7 +5,8 @@ response to a hit. An inline reader that handles an event leaves none of that to
 nothing, and the loop gets the event as usual.
 
 Handled events come first. While there are any, the loop gets few of the other events in each turn, the oldest first.
-So a hit waits for at most two pieces of a running fill, not for a piece of each of its parts.
+So a hit waits for at most two pieces of a running fill, not for a piece of each of its parts. In all other turns the
+loop gets a few events as well. So a hit does not wait until each request of a sudden wave has begun.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Inline readers hold the loop (docs/invariants.md#cost-of-a-request). epoll returns the other events first next time.
 MAX_EVENTS_PER_TURN = 64
 MAX_OTHER_EVENTS = 2  # in a turn in which an inline reader handled an event
+MAX_EVENTS_ALONE = 8  # in any other turn, because each may begin a request, which takes a millisecond and more
 
 InlineReader = Callable[[], bool]
 """Called when its descriptor is readable. Returns whether it handled the event. Never waits and never raises."""
@@ -62,7 +64,7 @@ class InlineSelector(PolledSelector):
             return []
         keys = self.key_by_descriptor
         ready = []
-        for descriptor in list(islice(waiting, MAX_OTHER_EVENTS)) if has_handled else list(waiting):
+        for descriptor in list(islice(waiting, MAX_OTHER_EVENTS if has_handled else MAX_EVENTS_ALONE)):
             event = waiting.pop(descriptor)
             if (key := keys.get(descriptor)) is None:
                 continue  # an inline reader closed it
