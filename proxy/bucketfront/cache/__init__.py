@@ -7,7 +7,7 @@ an `Origin`.
 
 from bucketfront.cache.adoption import AdoptionRefusal
 from bucketfront.cache.assembly import CacheAssembly, CacheOptions, open_cache
-from bucketfront.cache.cache import Cache
+from bucketfront.cache.cache import NULL_VERSION, Cache
 from bucketfront.cache.clock import CacheClock, boottime
 from bucketfront.cache.entries.budget import Budget
 from bucketfront.cache.entries.decision import Decision
@@ -36,11 +36,13 @@ from bucketfront.cache.storage.storage import Region
 from bucketfront.cache.upkeep.announcements import Announcer, Cause, Invalidation
 from bucketfront.cache.upkeep.purge import Purged, PurgeMode
 from bucketfront.cache.upkeep.purge_selection import KeyRange, PathGlob, PurgeSelection
+from bucketfront.cache.upkeep.spared_version import DeletedVersion, SparedVersion, WrittenVersion
 from bucketfront.cache.upload import Upload
 from bucketfront.cache.views import BlockView, EntryView, KeyView
 
 __all__ = [
     "AGE_BOUNDS_S",
+    "NULL_VERSION",
     "UNBOUNDED",
     "Absence",
     "Absent",
@@ -55,6 +57,7 @@ __all__ = [
     "CacheOptions",
     "Cause",
     "Decision",
+    "DeletedVersion",
     "Difference",
     "EntryView",
     "FillView",
@@ -85,11 +88,13 @@ __all__ = [
     "RemovalReason",
     "Shadow",
     "Snapshot",
+    "SparedVersion",
     "Statistics",
     "StorageRefusal",
     "Upload",
     "Verdict",
     "Waste",
+    "WrittenVersion",
     "boot_id",
     "boottime",
     "hand_over",

@@ -372,7 +372,7 @@ class LookupFlow:
 
         upload.keep()
         self._lookups.invalidate([key])
-        lookup = self._lookups.start(key, run, None, on_end=upload.discard)
+        lookup = self._lookups.start(key, run, None, on_end=upload.discard, written_etag=etag)
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_S):
                 result = await self._lookups.result(lookup)

@@ -73,14 +73,16 @@ class Lookup:
     """A running lookup.
 
     `conflicting_results` are those of invalidated lookups that ended since it began, None for a 404. `on_end` is
-    called at its end in any case. `began_at` is the number of the last purge by tag before it began. If a later one had
-    a tag of the response, `is_outdated` is true.
+    called at its end in any case. `written_etag` is that of the write which it follows, if there is one. `began_at` is
+    the number of the last purge by tag before it began. If a later one had a tag of the response, `is_outdated` is
+    true.
     """
 
     state: LookupState = LookupState.SHARED
     waiters: "list[asyncio.Future[LookupResult]]" = field(default_factory=list)
     conflicting_results: list[Metadata | None] = field(default_factory=list)
     on_end: Callable[[], None] | None = None
+    written_etag: str | None = None
     began_at: int = 0
     is_outdated: bool = False
 
@@ -157,12 +159,24 @@ class Lookups:
                 self._unpin(waiter.result().entry)
             raise
 
-    def start(self, key: ObjectKey, run: Run, stale: Entry | None, on_end: Callable[[], None] | None = None) -> Lookup:
+    def start(
+        self,
+        key: ObjectKey,
+        run: Run,
+        stale: Entry | None,
+        on_end: Callable[[], None] | None = None,
+        written_etag: str | None = None,
+    ) -> Lookup:
         """Start a shared lookup of `key`, which has none. It needs no waiter."""
         assert key not in self._shared
-        lookup = self._shared[key] = Lookup(on_end=on_end)
+        lookup = self._shared[key] = Lookup(on_end=on_end, written_etag=written_etag)
         self._begin(key, lookup, run, stale)
         return lookup
+
+    def written_etag(self, key: ObjectKey) -> str | None:
+        """Return the ETag of the write that the shared lookup of a key follows. Returns None without one."""
+        lookup = self._shared.get(key)
+        return None if lookup is None else lookup.written_etag
 
     def running(self) -> list[ObjectKey]:
         """Return the keys of the shared lookups."""

@@ -157,11 +157,16 @@ class Purge:
     async def invalidate(self, selection: PurgeSelection) -> None:
         """Invalidate the running lookups and forget the 404s of what is selected."""
         self._lookups.purge_tags(selection.tags)
-        self.void(selection.keys)
+        self.void([key for key in selection.keys if not self._follows_spared_write(selection, key)])
         if selection.needs_walk:
             for page in _pages([*self._lookups.running(), *self._negative_cache.keys()]):
                 self.void([key for key in page if selection.has(key)])
                 await asyncio.sleep(0)
+
+    def _follows_spared_write(self, selection: PurgeSelection, key: ObjectKey) -> bool:
+        """Return whether the running lookup of a key publishes the version that the purge is to spare."""
+        etag = self._lookups.written_etag(key) if selection.spared else None
+        return etag is not None and selection.spares_write(key, etag)
 
     def void(self, keys: Collection[ObjectKey]) -> None:
         """Invalidate the running lookups and forget the 404s of these keys."""
@@ -369,8 +374,19 @@ class _Run:
                     yield [row for row in rows if row.key not in keys]
             yield []
 
+    def _is_spared(self, key: ObjectKey) -> bool:
+        if key not in self._selection.spared:
+            return False
+        try:
+            entry = self._entries.peek(key)
+        except StoreError:  # the next read of the index reports it
+            return False
+        return entry is not None and self._selection.spares(key, entry.metadata)
+
     def _of_keys(self, keys: Sequence[ObjectKey]) -> Iterator[Entry]:
         for key in keys:
+            if self._is_spared(key):
+                continue
             if (hot := self._entries.hot(key)) is not None:
                 yield hot
                 continue

@@ -1,10 +1,12 @@
 """What a purge selects, as a frozen value. No I/O here."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from bucketfront.cache.upkeep.spared_version import SparedVersion
 from bucketfront.http.glob import Glob
+from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 
 
@@ -53,7 +55,8 @@ class KeyRange:
 class PurgeSelection:
     """The objects to purge: keys, ranges of keys, objects with a tag, and all of the cache if `everything` is true.
 
-    `versions` includes the pinned versions of `keys`. A range always includes them.
+    `versions` includes the pinned versions of `keys`. A range always includes them. The entry of a key stays as it is
+    if all versions that `spared` has for the key spare it.
     """
 
     keys: frozenset[ObjectKey] = frozenset()
@@ -61,6 +64,7 @@ class PurgeSelection:
     tags: tuple[str, ...] = ()
     everything: bool = False
     versions: bool = False
+    spared: Mapping[ObjectKey, tuple[SparedVersion, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -71,6 +75,7 @@ class PurgeSelection:
         tags: Iterable[str] = (),
         everything: bool = False,
         versions: bool = False,
+        spared: Mapping[ObjectKey, tuple[SparedVersion, ...]] | None = None,
     ) -> Self:
         """Return a selection without the ranges that others cover."""
         if everything:
@@ -79,7 +84,7 @@ class PurgeSelection:
         for candidate in sorted(ranges, key=lambda each: (each.glob is not None, len(each.prefix))):
             if not any(known.covers(candidate) for known in kept):
                 kept.append(candidate)
-        return cls(frozenset(keys), tuple(kept), tuple(dict.fromkeys(tags)), versions=versions)
+        return cls(frozenset(keys), tuple(kept), tuple(dict.fromkeys(tags)), versions=versions, spared=spared or {})
 
     @property
     def needs_walk(self) -> bool:
@@ -95,6 +100,16 @@ class PurgeSelection:
         if key in self.keys:
             return True
         return self.versions and key.version is not None and key._replace(version=None) in self.keys
+
+    def spares(self, key: ObjectKey, metadata: Metadata) -> bool:
+        """Return whether the entry of a key stays as it is, with that metadata."""
+        tests = self.spared.get(key, ())
+        return bool(tests) and all(each.spares(metadata) for each in tests)
+
+    def spares_write(self, key: ObjectKey, etag: str) -> bool:
+        """Return whether the lookup of a key goes on that follows a write with that ETag."""
+        tests = self.spared.get(key, ())
+        return bool(tests) and all(each.is_of_write(etag) for each in tests)
 
     def before(self, range_: KeyRange) -> Callable[[ObjectKey], bool]:
         """Return a function that tells the keys which an earlier part of the selection has than this range."""
