@@ -175,6 +175,11 @@ pricing:
   per_1000_puts: 0.005
   per_gb_out: 0.09
 """,
+    "invalidation": """\
+invalidation:
+  sqs: {queue_url: "https://sqs.eu-central-1.amazonaws.com/123456789012/bucketfront"}
+  webhook: {token: "file:/run/secrets/s3-events"}
+""",
     "tracing": """\
 tracing:
   otlp_endpoint: http://localhost:4318

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -21,6 +22,7 @@ from s3_servers import SERVERS
 from seaweed import Seaweed
 from security_page import Trial, write_page
 from shared_loader import share_loader
+from ulid import ULID
 
 from bucketfront.config.origin_settings import OriginSettings, StaticCredentials
 from bucketfront.s3 import body_receiver, direct_reads
@@ -112,6 +114,30 @@ def moto_s3() -> Iterator[OriginSettings]:
         assert child.stdout is not None
         yield _settings(f"http://127.0.0.1:{int(child.stdout.readline())}", "any", "any-secret")
         child.kill()
+
+
+@pytest.fixture(scope="session")
+def moto_aws() -> Iterator[OriginSettings]:
+    """The same with SQS and SNS beside S3, which sends its events there."""
+    command = [sys.executable, "-P", str(Path(__file__).with_name("aws_server.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        yield _settings(f"http://127.0.0.1:{int(child.stdout.readline())}", "any", "any-secret")
+        child.kill()
+
+
+@pytest.fixture(scope="session")
+def sqs(moto_aws: OriginSettings) -> Any:
+    """Return boto3's client for the queues of `moto_aws`."""
+    keys = {"aws_access_key_id": "any", "aws_secret_access_key": "any-secret"}
+    return boto3.client("sqs", endpoint_url=moto_aws.endpoint_url, region_name="us-east-1", **keys)
+
+
+@pytest.fixture
+def queue_url(sqs: Any) -> str:
+    """Return the URL of a new queue."""
+    url: str = sqs.create_queue(QueueName=f"q-{ULID()}")["QueueUrl"]
+    return url
 
 
 @pytest.fixture(scope="session")

@@ -891,7 +891,7 @@ def test_variables_of_services_are_ignored(loads: Loads, name: str, value: str) 
         ("BUCKETFRONT_ORIGIN_CREDENTIALS_PROFILE", "Did you mean BUCKETFRONT_ORIGIN__CREDENTIALS__PROFILE?"),
         ("BUCKETFRONT_ADMIN_PORT", "Did you mean BUCKETFRONT_ADMIN__PORT?"),
         ("BUCKETFRONT_PORT", "Did you mean BUCKETFRONT_SERVER__PORT or "),
-        ("BUCKETFRONT_TOKEN", "Did you mean BUCKETFRONT_ADMIN__TOKEN?"),
+        ("BUCKETFRONT_TOKEN", "Did you mean BUCKETFRONT_ADMIN__TOKEN or "),
         ("BUCKETFRONT_CACHE_DIRECTORY", "Did you mean BUCKETFRONT_CACHE__DIR?"),
         ("BUCKETFRONT_", "Allowed: BUCKETFRONT_SERVER, "),
         ("BUCKETFRONT_XYZZY", "Allowed: BUCKETFRONT_SERVER, "),

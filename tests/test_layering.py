@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"process_log"}),
     frozenset({"cache"}),
     frozenset({"s3", "fleet"}),
-    frozenset({"tus"}),
+    frozenset({"tus", "s3_events"}),
     frozenset({"server"}),
     frozenset({"front_end"}),
     frozenset({"warm", "tracing"}),
@@ -35,8 +35,9 @@ DOORS = {
     ("http", "keys"): set[str](),
     **{
         (room, "cache"): {"bucketfront.cache"}
-        for room in ("s3", "fleet", "tus", "server", "warm", "admin", "app", "cache_options", "renewal", "takeover")
+        for room in ("s3", "fleet", "tus", "s3_events", "server", "warm", "admin", "app", "cache_options", "renewal")
     },
+    ("takeover", "cache"): {"bucketfront.cache"},
     ("checks", "cache"): {"bucketfront.cache"},
     ("cli", "cache"): {"bucketfront.cache.storage.verification"},  # it works on a folder without a cache
 }
@@ -49,13 +50,15 @@ PURE = (
     "cache/storage/blocks.py", "cache/entries/budget.py", "cache/fetch/read_ahead.py", "cache/fetch/walk.py",
     "cache/fetch/mp4.py", "cache/fetch/part_choice.py", "cache/fetch/reader_cursor.py", "s3/minimum_rate.py",
     "warm/pace.py", "warm/allowance.py", "warm/link.py", "warm/hls.py", "warm/dash.py", "warm/sitemap.py",
-    "warm/xml_tree.py", "warm/manifest.py",
+    "warm/xml_tree.py", "warm/manifest.py", "s3_events/event.py", "s3_events/event_parser.py",
+    "s3_events/event_order.py", "s3_events/figures.py", "cache/upkeep/spared_version.py",
     "server/telemetry/hot_keys.py",
 )  # fmt: skip
 PURE_MAY_USE = (
     "bucketfront.http", "bucketfront.keys", "bucketfront.errors", "bucketfront.fair_share", "bucketfront.request_trace",
     "bucketfront.cache.storage.blocks", "bucketfront.warm.link", "bucketfront.warm.xml_tree",
     "bucketfront.cache.fetch.walk", "bucketfront.cache.fetch.read_ahead", "bucketfront.cache.fetch.reader_cursor",
+    "bucketfront.s3_events.event",
 )  # fmt: skip
 PURE_PACKAGES = {"anycrc", "zlib_ng"}  # pure arithmetic
 # Modules of the standard library that do I/O or wait. The arithmetic of `time` is permitted, its clocks are not.
@@ -211,9 +214,9 @@ def test_pure_modules(path: Path) -> None:
 
 
 def test_only_s3_knows_the_sdk() -> None:
-    """Aiobotocore is used in `s3/` alone, and aiohttp's client there and in the one of access control."""
+    """Aiobotocore is used in `s3/` and by the queue alone, and aiohttp's client there and in that of access control."""
     for path in modules():
-        if room_of(name_of(path)) == "s3":
+        if room_of(name_of(path)) == "s3" or name_of(path) == "bucketfront.s3_events.sqs_queue":
             continue
         names = list(imports(path.read_text()))
         assert [name for name in names if name.partition(".")[0] in SDK] == [], path

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from bucketfront import __version__
 from bucketfront.admin.api import AdminParts, AdminServer, admin_site, build_admin
 from bucketfront.admin.collectors.cache_collector import CacheCollector
+from bucketfront.admin.collectors.event_collector import EventCollector
 from bucketfront.admin.collectors.fleet_collector import FleetCollector
 from bucketfront.admin.collectors.origin_collector import OriginCollector
 from bucketfront.admin.collectors.process_collector import HealthCollector, LoopLag
@@ -52,6 +53,7 @@ from bucketfront.s3.embedded.launcher import EXAMPLES, EmbeddedS3
 from bucketfront.s3.listing import list_objects
 from bucketfront.s3.upload.journal import UploadJournal
 from bucketfront.s3.upload.uploader import S3Uploader
+from bucketfront.s3_events.assembly import S3Events, start_events
 from bucketfront.server.access.clients import Clients
 from bucketfront.server.client_listener import client_sites
 from bucketfront.server.fast_path.fast_path import FastPath
@@ -154,6 +156,7 @@ class App:
         self.telemetry: Telemetry
         self.warm_jobs: JobRegistry
         self.transfers: Transfers
+        self.events: S3Events | None = None  # None if no source of events is configured
         self.listener: Listener
         self.admin: Listener
         loaded = loaded or LoadedConfig(settings)
@@ -240,6 +243,7 @@ class App:
         lag = LoopLag()
         self._build_figures(lag)
         self._start_warm_jobs()
+        await self._start_events()
         await self._start_admin()
         self._start_watching(lag)
         self._start_aborting()
@@ -278,6 +282,7 @@ class App:
             areas=self._areas,
             summary=self._summary,
             warm_jobs=self.warm_jobs,
+            events=self.events,
             create_buckets=self._create_buckets,
             follow=self._adopt_in_front_ends,
         )
@@ -430,6 +435,7 @@ class App:
             effective=lambda: self.reloader.loaded.effective,
             summary=self._summary,
             last_responses=self.last_responses,
+            events=self.events,
             catch_up=self.catch_up,
             fleet=self._fleet,
         )
@@ -576,6 +582,20 @@ class App:
         places, part = Places(self.settings.mounts), self.settings.origin.part_size
         self.warm_jobs = JobRegistry(self.cache, lists, places, self._in_force.freshness.rules, part=part)
         self._stack.push_async_callback(self.warm_jobs.close)
+
+    async def _start_events(self) -> None:
+        """Start what takes events of S3. It ends before the cache closes."""
+        assembly = self.cache_assembly
+        self.events = await start_events(
+            self._stack,
+            self.settings,
+            self.cache,
+            assembly.store.folder.root,
+            self.troubles,
+            self._clock,
+            lambda: assembly.store.ownership.is_held,
+        )
+        EventCollector(self._registry, self.events)
 
     def _start_aborting(self) -> None:
         """Start to abort the multipart uploads that a kill left at S3. The start does not wait for that."""

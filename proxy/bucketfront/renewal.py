@@ -14,6 +14,7 @@ from bucketfront.config.mount_areas import MountAreas
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
 from bucketfront.s3.accepted_codings import AcceptedCodings
+from bucketfront.s3_events.assembly import S3Events
 from bucketfront.server.access.clients import Clients
 from bucketfront.server.generation import Generation
 from bucketfront.server.http1.server_tls import ServerTls
@@ -53,6 +54,7 @@ class RenewedParts:
     areas: MountAreas
     summary: Summary
     warm_jobs: JobRegistry
+    events: S3Events | None
     create_buckets: CreateBuckets
     follow: Callable[[], None]
 
@@ -88,6 +90,8 @@ class Renewal:
         parts.server.generations.replace(self.generation)
         parts.follow()
         parts.warm_jobs.adopt(Places(after.mounts), self.freshness.rules)
+        if parts.events is not None:
+            parts.events.adopt(after.mounts)
         parts.admin.application.adopt(after)
         if self.access_log is not None:
             parts.server_parts.telemetry.change_log(self.access_log, names_of(after.access_log.fields))

@@ -41,6 +41,8 @@ class Reason(Enum):
     ACCESS_LOG_FAILING = "access-log-failing"
     BUS_UNREACHABLE = "bus-unreachable"  # changes on other proxies may be missed
     TLS_UNUSABLE = "tls-unusable"  # new certificates; the old ones are served
+    EVENTS_NOT_READ = "events-not-read"  # of S3: changes show only when lifetimes end
+    EVENTS_UNREADABLE = "events-unreadable"
     TLS_INVALID = "tls-invalid"  # clients refuse a certificate, because of its dates
 
 

@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
 
 from bucketfront import __version__
-from bucketfront.admin import openapi
+from bucketfront.admin import openapi, webhook
 from bucketfront.admin.archives import Archives
 from bucketfront.admin.configuration import Configurations, Effective
 from bucketfront.admin.connection import AdminConnection
@@ -39,10 +39,12 @@ from bucketfront.admin.reloading import Reloading
 from bucketfront.admin.summary import Summary
 from bucketfront.admin.tokens import WRONG_TOKEN_PAUSE_S, Token, TokenVerdict
 from bucketfront.admin.warming import Warming
+from bucketfront.admin.webhook import Webhook
 from bucketfront.cache import Cache
 from bucketfront.config.listener_settings import AdminSettings
 from bucketfront.config.settings import Settings
 from bucketfront.fleet.fleet import Fleet
+from bucketfront.s3_events.assembly import S3Events
 from bucketfront.server.foreign_pages import ForeignPage, ForeignPages
 from bucketfront.server.host_names import HostNames, UnknownHost
 from bucketfront.server.http1 import descriptors, framing
@@ -85,6 +87,8 @@ class AdminParts:
     effective: Effective
     summary: Summary
     last_responses: LastResponses
+    events: S3Events | None
+    """Takes events of S3, if it is configured."""
     catch_up: Callable[[], Awaitable[None]]
     """Returns once all requests that have ended are counted, whichever process served them."""
     fleet: Fleet | None = None
@@ -108,6 +112,9 @@ class AdminApplication:
         router, parts = Router(settings.mounts, None), self._parts
         cache = parts.cache
         parts.live.adopt(router)
+        receiver = None if parts.events is None else parts.events.webhook
+        of_webhook = None if settings.invalidation is None else settings.invalidation.webhook
+        self._webhook = Webhook(receiver, of_webhook)
         self._handlers: dict[str, Handler] = {
             **Probes(parts.health, cache.mode).handlers,
             **Figures(parts.registry, cache, parts.summary, parts.catch_up).handlers,
@@ -122,6 +129,7 @@ class AdminApplication:
             **Configurations(parts.effective).handlers,
             **Reloading(parts.reload).handlers,
             **Events(parts.live).handlers,
+            **self._webhook.handlers,
             **Dashboard().handlers,
             "/openapi.json": self._openapi,
         }
@@ -143,7 +151,8 @@ class AdminApplication:
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         is_read = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
         # Compared as it was sent: an escape could evade a rule for the path of a server in front.
-        template = template_of(request.rel_url.raw_path, OPERATIONS)
+        path = request.rel_url.raw_path
+        template = webhook.TEMPLATE if self._webhook.is_at(path) else template_of(path, OPERATIONS)
         operation = None if template is None else OPERATIONS[template]
         if is_read and template is not None and operation is not None and operation.is_probe:
             return await self._handlers[template](request)
@@ -171,9 +180,13 @@ class AdminApplication:
             raise Refused(403, "a page of another origin may not use the admin port") from error
 
     async def _check_token(self, request: web.BaseRequest) -> None:
-        """Raise Refused for a request without the token."""
-        verdict = self._token.judge(request.headers.get(hdrs.AUTHORIZATION))
-        if verdict is TokenVerdict.WRONG and not await self._token.slow_down():
+        """Raise Refused for a request without the token, which is another one for the webhook."""
+        authorization = request.headers.get(hdrs.AUTHORIZATION)
+        if self._webhook.is_at(request.rel_url.raw_path):
+            token, verdict = self._webhook.token, self._webhook.judge(authorization)
+        else:
+            token, verdict = self._token, self._token.judge(authorization)
+        if verdict is TokenVerdict.WRONG and not await token.slow_down():
             wait = {"Retry-After": f"{WRONG_TOKEN_PAUSE_S:.0f}"}
             raise Refused(429, "too many wrong tokens", wait)
         if verdict is not TokenVerdict.RIGHT:

@@ -23,6 +23,7 @@ from bucketfront.admin import (
     purges,
     reloading,
     warming,
+    webhook,
 )
 from bucketfront.admin.operation import FAILURE, Body, Failure, Media, Operation
 
@@ -36,6 +37,7 @@ OPERATIONS: Mapping[str, Operation] = {
     **explanations.OPERATIONS,
     **configuration.OPERATIONS,
     **purges.OPERATIONS,
+    **webhook.OPERATIONS,
     **warming.OPERATIONS,
     **jobs.OPERATIONS,
     **exports.OPERATIONS,
@@ -60,12 +62,12 @@ _BODY_REFUSALS = (408, 413, 415)
 _TITLES = {
     200: "Done",
     202: "It has begun",
-    404: "There is no such job",
+    404: "There is nothing of that name",
     408: "The body was late",
     409: "A change needs a restart",
     413: "The body is too large",
     414: "The query is too long",
-    415: "The body is not plain JSON",
+    415: "The body is not plain JSON, or encoded",
     422: "The configuration is invalid",
     500: "It failed",
     503: "Requests are not served",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bucketfront.checks.buckets import check_buckets
 from bucketfront.checks.bus import check_bus
+from bucketfront.checks.events import check_events
 from bucketfront.checks.machine import Explain, check_machine
 from bucketfront.checks.result import CheckResult, CheckVerdict, failed, fine, warning
 from bucketfront.config.settings import Settings
@@ -30,14 +31,14 @@ async def run_checks(
         results.append(await check_bus(settings.bus))
     if settings.origin.endpoint_url == "embedded":
         results.append(_embedded())
-        return results
+        return [*results, *[result async for result in check_events(settings)]]
     try:
         async with S3Origin(settings.origin) as origin:
             results.append(fine("origin", str(origin.endpoint)))
             results += [result async for result in check_buckets(settings, origin)]
     except OriginError as error:
         results.append(failed("origin", str(error)))
-    return results
+    return [*results, *[result async for result in check_events(settings)]]
 
 
 def _embedded() -> CheckResult:

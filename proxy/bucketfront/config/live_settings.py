@@ -16,7 +16,8 @@ from bucketfront.config.settings import Settings
 LIVE: tuple[str, ...] = (
     "server.hosts", "server.trusted_proxies", "server.timing", "server.fast_path", "server.stop_delay", "server.tls.*",
     "server.listeners.tls.*", "admin.token", "admin.tls.*", "access", "mounts", "uploads", "freshness", "cors",
-    "access_log", "log", "pricing", "cache.memory", "cache.min_free", "cache.idle_timeout",
+    "access_log", "log", "invalidation.webhook.token", "pricing", "cache.memory", "cache.min_free",
+    "cache.idle_timeout",
 )  # fmt: skip
 """Settings that a reload applies. A section stands for all that is in it; `.*` leaves out the section itself, which
 then must be there before and after."""
@@ -41,6 +42,7 @@ NEEDS_RESTART: Mapping[str, str] = {
     "cache.read_ahead_max": "running downloads have it",
     "cache.durability": "the index is opened with it",
     "cache.tag_headers": "the index is opened with it",
+    "invalidation": "the queue is read, and events are counted, from the start on",
     "tracing": "spans of requests under way belong to it",
     "bus": "the place in its stream belongs to it",
     "cache.mode": "what the cache holds, and the requests under way, belong to it",

@@ -15,6 +15,7 @@ from bucketfront.config.bucket_name import misplaced
 from bucketfront.config.bus_settings import BusSettings
 from bucketfront.config.cache_settings import CacheSettings
 from bucketfront.config.freshness_settings import FreshnessSettings
+from bucketfront.config.invalidation_settings import InvalidationSettings
 from bucketfront.config.listen_host import is_loopback, overlap
 from bucketfront.config.listener_settings import AccessLogSettings, AdminSettings, CorsSettings, ServerSettings
 from bucketfront.config.log_settings import LogSettings
@@ -39,6 +40,7 @@ class Settings(Section):
     uploads: UploadSettings | None = None
     cache: CacheSettings = Field(default=CacheSettings(), validate_default=True)
     freshness: FreshnessSettings = FreshnessSettings()
+    invalidation: InvalidationSettings | None = None
     cors: CorsSettings = CorsSettings()
     access_log: AccessLogSettings = AccessLogSettings()
     log: LogSettings = LogSettings()

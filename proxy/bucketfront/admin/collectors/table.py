@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from bucketfront.admin.collectors import (
     cache_collector,
+    event_collector,
     fleet_collector,
     origin_collector,
     process_collector,
@@ -24,6 +25,7 @@ FAMILIES: Mapping[str, Sequence[MetricFamily]] = {
     "The cache": (*cache_collector.FAMILIES, *removal_collector.FAMILIES),
     "S3": (*origin_collector.FAMILIES, *traffic_collector.FAMILIES),
     "The bus": fleet_collector.FAMILIES,
+    "Events of S3": event_collector.FAMILIES,
     "Money and sizing": summary_collector.FAMILIES,
     "Uploads": upload_collector.FAMILIES,
     "Traces": tracing_collector.FAMILIES,
