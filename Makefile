@@ -11,7 +11,7 @@ SITE_STAMP := $(SITE)/.installed
 PIP := -m pip install --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes
 
-.PHONY: install run test long check audit sbom format e2e reliability soak bench eviction behaviours http-cache s3-servers pictures reference man site lock clean
+.PHONY: install run test long check audit sbom format e2e reliability soak bench eviction fleet behaviours http-cache s3-servers pictures reference man site lock clean
 
 install: $(STAMP)
 
@@ -101,6 +101,11 @@ bench:
 eviction: install
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[bench]'
 	$(BIN)/python bench/eviction.py
+
+# Replays traces over simulated fleets. Writes the tables of docs/fleet.md. Envoy's hash needs a package with C code.
+fleet: install
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[bench]'
+	$(BIN)/python bench/fleet.py
 
 # Sends the same requests to bucketfront, nginx and Varnish, as far as these are installed.
 # Writes the tables of docs/http.md.

@@ -179,6 +179,12 @@ class ChaosOrigin:
         taken, self.history = self.history, []
         return taken
 
+    def drain_requests(self) -> list[OriginRequest]:
+        """Return the requests since the last call, of those that are remembered."""
+        taken = list(self.requests)
+        self.requests.clear()
+        return taken
+
     async def watch_itself(self) -> None:
         """Note as misdeeds the times in which the machine did not let this process run. Ends with its cancellation."""
         while True:

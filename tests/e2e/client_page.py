@@ -18,6 +18,7 @@ GROUPS = {
     "upload_clients": "Uploads",
     "edges": "Edges",
     "fleet": "Fleets behind HAProxy, nginx and Envoy",
+    "fleet_nodes": "Nodes of a fleet: loss, and rolling upgrades",
     "fronts": "Fronts of TCP, and Unix sockets",
     "deployment": "Deployment",
     "deploy_files": "Files of deploy/",
