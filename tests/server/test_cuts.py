@@ -100,6 +100,7 @@ async def test_the_disk_fails_in_the_middle(warm: Proxy) -> None:
     assert await cuts(warm) == {"disk": 1}
 
 
+@pytest.mark.one_process("sets how long this process waits for a client")
 @both_paths
 async def test_a_client_is_too_slow(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that takes no bytes within its deadline did not leave: the proxy cut its response."""
