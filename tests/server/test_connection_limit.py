@@ -244,3 +244,54 @@ def test_who_may_accept_at_the_limit(sharing: list[ConnectionLimit]) -> None:
     assert all(limit.may_admit(MIN_IDLE_S) for limit in sharing)
     assert busy.admit("127.0.0.1", Guest(None), 0.0) is not None
     assert [limit.may_admit(MIN_IDLE_S) for limit in (busy, idle, empty)] == [False, True, False]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="front ends need Linux")
+def test_processes_share_the_shares(sharing: list[ConnectionLimit]) -> None:
+    """A client beyond its share at all processes together gets none of the last eighth at any, and others do (I34)."""
+    for limit in sharing:
+        limit.share_of_one = 0.25
+    places = [sharing[number % 3].admit("192.0.2.1", Guest(None), 0.0) for number in range(30)]
+    assert [place is not None for place in places] == [True] * 14 + [False] * 16
+    assert sharing[0].admit("192.0.2.2", Guest(None), 0.0) is not None
+    assert sharing[1].admit("192.0.2.2", Guest(None), 0.0) is not None
+    assert sharing[2].admit("192.0.2.2", Guest(None), 0.0) is None
+    for place in places[:11]:
+        assert place is not None
+        place.leave()
+    for limit in sharing:
+        assert limit.admit("192.0.2.1", Guest(None), 0.0) is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="front ends need Linux")
+def test_who_makes_way_for_another_process(sharing: list[ConnectionLimit]) -> None:
+    """At the limit an idle connection of a client beyond its share makes way, which has its share at no process."""
+    for limit in sharing:
+        limit.share_of_one = 0.25
+    old = [Guest(0.0) for _ in range(8)]
+    for number, guest in enumerate(old):
+        sharing[0].admit(f"192.0.2.{10 + number}", guest, 0.0)
+    many = [Guest(1.0) for _ in range(6)]
+    for number, guest in enumerate(many):
+        sharing[number % 2].admit("192.0.2.1", guest, 1.0)
+    for _ in range(2):
+        sharing[2].admit("192.0.2.3", Guest(None), 1.0)
+    assert sharing[0].total == 16
+    assert sharing[0].admit("192.0.2.2", Guest(None), 10.0) is not None
+    assert not any(guest.is_closed for guest in old)
+    assert [guest.is_closed for guest in many].count(True) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="front ends need Linux")
+def test_the_numbers_of_a_process_that_ended(sharing: list[ConnectionLimit]) -> None:
+    """After the end of a process its connections take no place, neither of all nor of their client."""
+    killed, other, owner = sharing
+    for limit in sharing:
+        limit.share_of_one = 0.25
+    for _ in range(14):
+        assert killed.admit("192.0.2.1", Guest(None), 0.0) is not None
+    assert other.admit("192.0.2.1", Guest(None), 0.0) is None
+    assert owner.tally is not None
+    owner.tally.clear(0)
+    assert other.total == 0
+    assert all(other.admit("192.0.2.1", Guest(None), 0.0) is not None for _ in range(14))

@@ -22,6 +22,10 @@ from bucketfront.server.http1 import connection as ordinary
 from bucketfront.server.send import sendfile
 from bucketfront.server.send.sendfile import SendfileBurst
 
+pytestmark = pytest.mark.one_process(
+    "watches the fast path of this process; test_fast_path_equal.py and test_front_ends.py have that of front ends"
+)
+
 SMALL = pattern(1000)
 LARGE = pattern(100 * BLOCK)  # more than the kernel takes for a client that does not read
 GET = message("GET", "/small")

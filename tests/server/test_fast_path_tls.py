@@ -22,6 +22,10 @@ from bucketfront.cache.storage import page_cache
 from bucketfront.server.http1.tls_transport import TlsTransport
 from bucketfront.server.send import enciphered
 
+pytestmark = pytest.mark.one_process(
+    "watches the fast path of this process; test_front_ends.py and test_front_end_clients.py have that of front ends"
+)
+
 HEAD_BYTES = 1024  # of a response, and what TLS adds, at most
 LARGE = pattern(100 * BLOCK)  # more than the kernel takes for a client that does not read
 MIB = 1 << 20

@@ -142,7 +142,7 @@ class FrontEnd:
         self._cache_clock = CacheClock(self._wall, self._elapsed, newest=message.facts["now"])
         self._lock, tally, *sockets = passed
         self._connections.tally = ConnectionTally(tally, message.facts["slot"])
-        self._connections.limit, self._connections.processes = message.facts["connections"], message.facts["processes"]
+        self._connections.limit = message.facts["connections"]
         self._connections.share_of_one = settings.server.share_of_one
         headers = self._headers = ProxyHeaders(settings.server.front_networks)
         sites = _sites(settings, headers, message.facts["sites"], sockets)

@@ -88,8 +88,8 @@ class _FrontEnd:
         self._holder = Holder(self._channel.send, self.kill)
         parts.grants.join(self._holder)
 
-    def configure(self, settings: Settings, sockets: Sequence[Sequence[int]], workers: int) -> None:
-        """Let it begin to accept connections at the `sockets` of each site, as one of so many workers."""
+    def configure(self, settings: Settings, sockets: Sequence[Sequence[int]]) -> None:
+        """Let it begin to accept connections at the `sockets` of each site."""
         connections = self._parts.connections
         assert connections.tally is not None
         facts = {
@@ -97,7 +97,6 @@ class _FrontEnd:
             "clock_runs": self._parts.clock_runs,
             "sites": [len(of_site) for of_site in sockets],
             "connections": connections.limit,
-            "processes": workers,
             "slot": self.slot,
         }
         passed = (self._parts.lock(), connections.tally.descriptor, *(one for of_site in sockets for one in of_site))
@@ -291,7 +290,7 @@ class FrontEnds:
         slot = min(set(range(1, SLOTS)) - {one.slot for one in self._running})
         front_end = _FrontEnd(self._nursery, self._parts, slot, self._on_end)
         self._running.append(front_end)
-        front_end.configure(self._settings, self._parts.listener.descriptors(), self.workers)
+        front_end.configure(self._settings, self._parts.listener.descriptors())
 
     def _on_end(self, front_end: _FrontEnd) -> None:
         self._running.remove(front_end)

@@ -15,8 +15,9 @@ Each may have its share of all connections. These are the rules for a new connec
 A connection is idle if it awaits a request, and has done so for MIN_IDLE_S. So no response is cut. An address of this
 machine has no share, because a server in front may stand for all clients.
 
-With front ends several `processes` admit connections. They share the limit by a `ConnectionTally`. Each of them sees
-its own clients alone, so the share of a client is divided among them. A connection that moves to another process is
+With front ends several processes admit connections. They share the limit and the shares of clients by a
+`ConnectionTally`. At the limit a process closes idle connections of its own alone. It knows a client to be beyond its
+share by the connections that all processes had at the last change here. A connection that moves to another process is
 admitted once.
 
 No hit costs anything here. `IdleOrder` learns the time of a connection's last response only once it looks for the
@@ -100,6 +101,8 @@ class _Client:
     has_share: bool
     order: IdleOrder
     count: int = 0
+    relayed: int = 0  # of them; another process counts these
+    bucket: int = 0  # its number in the tally, if there is one
 
 
 class ConnectionPlace:
@@ -135,7 +138,6 @@ class ConnectionLimit:
     ) -> None:
         self.limit = limit
         self.share_of_one = share_of_one
-        self.processes = 1  # that admit connections of this limit
         self.has_share = has_share
         self.open = 0
         self.relayed = 0  # of those that are open; another process counts them
@@ -173,9 +175,8 @@ class ConnectionLimit:
 
         Returns None if the connection is refused.
         """
-        name = client_of(address)
-        client = self._clients.get(name) or _Client(name, self.has_share(address), IdleOrder(self._min_idle))
-        has_its_share = client.has_share and client.count >= self._share
+        client = self._client(address)
+        has_its_share = client.has_share and self._connections_of(client) >= self._share
         room = self.limit - (self.limit // RESERVED_PART if has_its_share else 0)
         if not self._has_place(room) and not self._make_room(client.order if has_its_share else None, now):
             self.refused += 1
@@ -187,8 +188,7 @@ class ConnectionLimit:
 
         One that `is_relayed` keeps its place there, and has none of its own among those of all processes.
         """
-        name = client_of(address)
-        client = self._clients.get(name) or _Client(name, self.has_share(address), IdleOrder(self._min_idle))
+        client = self._client(address)
         if is_relayed:
             self.relayed += 1
         return self._take(client, occupant, now, is_relayed=is_relayed)
@@ -223,7 +223,27 @@ class ConnectionLimit:
     @property
     def _share(self) -> int:
         """Return the number of connections that are the share of one client."""
-        return max(1, share_of(self.limit, self.share_of_one) // self.processes)
+        return max(1, share_of(self.limit, self.share_of_one))
+
+    def _client(self, address: str) -> _Client:
+        name = client_of(address)
+        if (client := self._clients.get(name)) is None:
+            bucket = 0 if self.tally is None else self.tally.bucket_of(name)
+            client = _Client(name, self.has_share(address), IdleOrder(self._min_idle), bucket=bucket)
+        return client
+
+    def _connections_of(self, client: _Client) -> int:
+        """Return how many connections a client has at all processes."""
+        if self.tally is None:
+            return client.count - client.relayed
+        return self.tally.of_client(client.bucket)
+
+    def _count_client(self, client: _Client, change: int, *, is_relayed: bool) -> None:
+        client.count += change
+        if is_relayed:
+            client.relayed += change
+        elif self.tally is not None:
+            self.tally.count(client.bucket, change)
 
     def _has_place(self, room: int) -> bool:
         """Return whether there are fewer than `room` connections, with the others counted after this one is."""
@@ -258,22 +278,22 @@ class ConnectionLimit:
     def _take(self, client: _Client, occupant: Occupant, now: float, *, is_relayed: bool = False) -> ConnectionPlace:
         def leave() -> None:
             self.relayed -= is_relayed
+            self._count_client(client, -1, is_relayed=is_relayed)
             self._count(-1)
-            client.count -= 1
             client.order.discard(occupant)
             self._order.discard(occupant)
             del self._places[occupant]
-            if client.count <= self._share:
+            if not client.count or self._connections_of(client) <= self._share:
                 self._beyond.discard(client)
             if not client.count:
                 del self._clients[client.name]
 
         self._count(1)
-        client.count += 1
+        self._count_client(client, 1, is_relayed=is_relayed)
         client.order.add(occupant, now)
         self._order.add(occupant, now)
         self._clients[client.name] = client
-        if client.has_share and client.count > self._share:
+        if client.has_share and self._connections_of(client) > self._share:
             self._beyond.add(client)
         self._places[occupant] = place = ConnectionPlace(client.name, leave)
         return place
