@@ -1,6 +1,7 @@
 """The proxy over real sockets: an S3 for the session, and a bucket, a relay and a proxy for each test."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -60,14 +61,12 @@ def _no_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery | None]:
-    """Return what forks the front ends of all tests, if they run with some."""
-    if WORKERS == 1:
-        yield None
-        return
-    running = Nursery()
+def nursery() -> Iterator[Callable[[], Nursery]]:
+    """Return a function that returns what forks the front ends of all tests. It starts with the first call."""
+    running = functools.cache(Nursery)
     yield running
-    running.close()
+    if running.cache_info().currsize:
+        running().close()
 
 
 @pytest.fixture
@@ -93,14 +92,15 @@ def clock() -> WallClock:
 
 @pytest.fixture
 async def start(
-    tmp_path: Path, s3: S3, relay: Relay, clock: WallClock, nursery: Nursery | None
+    tmp_path: Path, s3: S3, relay: Relay, clock: WallClock, nursery: Callable[[], Nursery]
 ) -> AsyncIterator[StartProxy]:
     """Start a proxy with some settings changed. It stops with the test."""
     async with AsyncExitStack() as stack:
 
         async def started(**sections: Any) -> Proxy:
             settings = settings_of(tmp_path, relay.url, s3.bucket, **sections)
-            app = App(settings, clock=clock, elapsed=clock.passed, nursery=nursery)
+            forks = nursery() if settings.front_ends else None
+            app = App(settings, clock=clock, elapsed=clock.passed, nursery=forks)
             return Proxy(await stack.enter_async_context(app), relay, clock)
 
         yield started
@@ -109,3 +109,18 @@ async def start(
 @pytest.fixture
 async def proxy(start: StartProxy) -> Proxy:
     return await start()
+
+
+@pytest.fixture
+def start_two(start: StartProxy) -> StartProxy:
+    """Start a proxy with two front ends."""
+
+    async def started(**sections: Any) -> Proxy:
+        return await start(**{**sections, "server": {"workers": 2, **sections.get("server", {})}})
+
+    return started
+
+
+@pytest.fixture
+async def two(start_two: StartProxy) -> Proxy:
+    return await start_two()

@@ -5,14 +5,14 @@ import os
 import signal
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bucketfront_process import bucketfront
 from certificates import localhost_certificate
+from front_ends_under_test import WORKERS, front_ends, warm
 from process_tree import descendants, has_ended
 from proxy_under_test import S3, Proxy, StartProxy, pattern
 from stopwatch import HANG_S
@@ -23,42 +23,9 @@ from bucketfront.front_end import lease_grants
 from bucketfront.front_end.nursery import Nursery
 from bucketfront.server.http1 import descriptors
 
-WORKERS = 2
 CONNECTIONS = 8  # enough that each front end has some, whichever the kernel chooses
 KIB = 1 << 10
 SIZES = (0, 1, 1000, 16 * KIB, 100 * KIB, 300_000)  # from memory, in one write, by sendfile, in a burst
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    running = Nursery()
-    yield running
-    running.close()
-
-
-Start = Callable[..., Awaitable[Proxy]]
-
-
-@pytest.fixture
-def start_two(start: StartProxy) -> Start:
-    """Start a proxy with two front ends."""
-
-    async def started(**sections: Any) -> Proxy:
-        server = {"workers": WORKERS, **sections.pop("server", {})}
-        return await start(server=server, **sections)
-
-    return started
-
-
-@pytest.fixture
-async def two(start_two: Start) -> Proxy:
-    return await start_two()
-
-
-def front_ends(proxy: Proxy) -> list[int]:
-    """Return the process ids of the front ends."""
-    assert proxy.app.front_ends is not None
-    return proxy.app.front_ends.processes
 
 
 def is_running(process: int) -> bool:
@@ -67,13 +34,6 @@ def is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-async def warm(proxy: Proxy, *targets: str) -> None:
-    """Have the objects in the cache, whole."""
-    for target in targets:
-        assert (await proxy.get(target)).status == 200
-    await proxy.settled()
 
 
 async def requests_counted(proxy: Proxy) -> float:
@@ -248,12 +208,12 @@ async def test_a_killed_front_end_costs_its_own_connections(two: Proxy, s3: S3) 
         await two.until(lambda: len(front_ends(two)) == WORKERS)
 
 
-async def test_a_killed_nursery_is_replaced(two: Proxy, s3: S3, nursery: Nursery) -> None:
+async def test_a_killed_nursery_is_replaced(two: Proxy, s3: S3, nursery: Callable[[], Nursery]) -> None:
     """After `kill -9` of the nursery, which ends all front ends, others start and serve."""
     s3.put("x", b"data")
     await warm(two, "/x")
     before = front_ends(two)
-    os.kill(nursery.process, signal.SIGKILL)
+    os.kill(nursery().process, signal.SIGKILL)
     await two.until(lambda: len(front_ends(two)) == WORKERS and not set(front_ends(two)) & set(before))
     for _ in range(CONNECTIONS):
         assert (await two.get("/x")).body == b"data"
@@ -292,7 +252,7 @@ LIMIT = 12  # connections
 
 
 @pytest.fixture
-async def limited(start_two: Start, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Proxy:
+async def limited(start_two: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> Proxy:
     """Two front ends, and few connections for both."""
     monkeypatch.setattr(descriptors, "shares", lambda limit, _: descriptors.DescriptorShares(limit // 8, LIMIT))
     s3.put("x", b"data")
@@ -361,7 +321,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return localhost_certificate(tmp_path_factory.mktemp("tls"))
 
 
-async def test_tls(start_two: Start, s3: S3, certificate: tuple[Path, Path]) -> None:
+async def test_tls(start_two: StartProxy, s3: S3, certificate: tuple[Path, Path]) -> None:
     """Over TLS hits, misses and writes take turns on one connection, with the fields of TLS in each response.
 
     Hits of each size bring it to rest at a front end.
@@ -390,7 +350,7 @@ async def test_tls(start_two: Start, s3: S3, certificate: tuple[Path, Path]) -> 
         assert proxy.app.connection_limit.open == 0
 
 
-async def test_reload(start_two: Start, s3: S3) -> None:
+async def test_reload(start_two: StartProxy, s3: S3) -> None:
     """A reload changes what front ends respond, from the next request on."""
     s3.put("x", b"data")
     proxy = await start_two()
