@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
-from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError
 
 from bucketfront.config.bus_settings import BusSettings
 from bucketfront.config.secret_file import current
@@ -71,29 +72,34 @@ class RedisBus:
 
     async def append(self, sender: str, notices: Sequence[bytes]) -> EntryId:
         oldest = f"{max(0, await self._now_ms() - self._keep_ms)}-0"
-        pipeline = self._redis.pipeline(transaction=True)
+        pipeline = self._redis.pipeline(transaction=False)
         for notice in notices:
             pipeline.xadd(self._stream, {_SENDER: sender, _NOTICE: notice}, minid=oldest, approximate=True)
         pipeline.xtrim(self._stream, maxlen=MAX_STREAM_ENTRIES, approximate=True)
-        return _id(cast("list[bytes]", await _called(pipeline.execute()))[-2])
+        replies = await _piped(pipeline)
+        return _id(replies[-2])
 
     async def read(self, after: EntryId) -> Batch:
-        pipeline = self._redis.pipeline(transaction=True)
-        pipeline.xrange(self._stream, min=f"({after}", count=MAX_ENTRIES)
-        pipeline.xinfo_stream(self._stream)
+        # In two steps and no transaction, which a server without memory refuses. What is added between the two is left
+        # out, and what is trimmed between them shows as a gap.
+        pipeline = self._redis.pipeline(transaction=False)
         pipeline.time()
-        found, facts, (seconds, microseconds) = await _called(pipeline.execute(raise_on_error=False))
-        self._offset_ms = seconds * 1000 + microseconds / 1000 - self._monotonic() * 1000
-        if isinstance(facts, ResponseError) and "no such key" in str(facts).lower():
+        pipeline.xinfo_stream(self._stream)
+        try:
+            time_of_server, facts = await _piped(pipeline)
+        except BusError as error:
+            if "no such key" not in str(error).lower():
+                raise
             return Batch((), Position(EntryId(), 0))
-        for reply in (found, facts):
-            if isinstance(reply, Exception):
-                raise BusError(_reason(reply)) from reply
+        self._note_time(time_of_server)
         added = facts.get("entries-added")
         if added is None:
             raise BusError("the server is older than Redis 7 or Valkey 7.2")
-        entries = (_entry(at, fields) for at, fields in found)
-        return Batch(tuple(entries), Position(_id(facts["last-generated-id"]), int(added)))
+        end = Position(_id(facts["last-generated-id"]), int(added))
+        if end.at <= after:
+            return Batch((), end)
+        found = await _called(self._redis.xrange(self._stream, min=f"({after}", max=str(end.at), count=MAX_ENTRIES))
+        return Batch(tuple(_entry(at, fields) for at, fields in found), end)
 
     async def wait(self, after: EntryId, seconds: float) -> None:
         block = max(1, int(seconds * 1000))
@@ -138,9 +144,23 @@ class RedisBus:
     async def _now_ms(self) -> int:
         """Return the time by the server's clock."""
         if self._offset_ms is None:
-            seconds, microseconds = await _called(self._redis.time())
-            self._offset_ms = seconds * 1000 + microseconds / 1000 - self._monotonic() * 1000
+            self._note_time(await _called(self._redis.time()))
+        assert self._offset_ms is not None
         return int(self._monotonic() * 1000 + self._offset_ms)
+
+    def _note_time(self, found: tuple[int, int]) -> None:
+        seconds, microseconds = found
+        self._offset_ms = seconds * 1000 + microseconds / 1000 - self._monotonic() * 1000
+
+
+async def _piped(pipeline: Pipeline) -> list[Any]:
+    """Return the replies to the commands of a pipeline. Raises BusError for the first that is an error."""
+    # With `raise_on_error` the message would have the command, and with it names of objects.
+    replies = cast("list[Any]", await _called(pipeline.execute(raise_on_error=False)))
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise BusError(_reason(reply)) from reply
+    return replies
 
 
 async def _called(call: Awaitable[Any], seconds: float = 2 * CALL_TIMEOUT_S) -> Any:
