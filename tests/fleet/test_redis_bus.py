@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -43,7 +44,7 @@ async def bus(server: RedisServer) -> AsyncIterator[RedisBus]:
 
 
 @pytest.fixture
-async def client(server: RedisServer) -> AsyncIterator[Redis]:
+async def client(server: RedisServer) -> AsyncIterator[Any]:
     found: Redis = Redis.from_url(server.url)
     yield found
     await found.aclose()
@@ -107,7 +108,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("commands", LOSSES.values(), ids=LOSSES)
-async def test_entries_that_are_lost_show(bus: RedisBus, client: Redis, commands: list[str]) -> None:
+async def test_entries_that_are_lost_show(bus: RedisBus, client: Any, commands: list[str]) -> None:
     """A node whose next entries were trimmed, deleted or flushed notices that, also when others follow (I7)."""
     await bus.append("me", [b"one", b"two"])
     before = await position(bus)
@@ -122,7 +123,7 @@ async def test_entries_that_are_lost_show(bus: RedisBus, client: Redis, commands
     assert not continues(before, await bus.read(before.at))
 
 
-async def test_entries_that_were_read_may_be_lost(bus: RedisBus, client: Redis) -> None:
+async def test_entries_that_were_read_may_be_lost(bus: RedisBus, client: Any) -> None:
     """The trimming of what a node has read is no loss for it, also if nothing is left."""
     await bus.append("me", [b"one", b"two"])
     before = await position(bus)
@@ -132,7 +133,7 @@ async def test_entries_that_were_read_may_be_lost(bus: RedisBus, client: Redis) 
     assert continues(before, await bus.read(before.at))
 
 
-async def test_an_old_dump_shows(server: RedisServer, bus: RedisBus, client: Redis) -> None:
+async def test_an_old_dump_shows(server: RedisServer, bus: RedisBus, client: Any) -> None:
     """A node notices that the server has begun again with the entries of some time ago (I7)."""
     await bus.append("me", [b"one"])
     await client.save()
@@ -155,7 +156,7 @@ async def test_an_old_dump_shows(server: RedisServer, bus: RedisBus, client: Red
     assert not continues(before, await bus.read(before.at))
 
 
-async def test_the_stream_is_trimmed_by_age(bus: RedisBus, client: Redis) -> None:
+async def test_the_stream_is_trimmed_by_age(bus: RedisBus, client: Any) -> None:
     """Entries older than `keep` by the server's clock go when others are added, and younger ones stay."""
     old = int((time.time() - 2 * 86400) * 1000)
     for number in range(300):  # a node of the stream's tree has 100, and whole nodes are trimmed
@@ -171,7 +172,7 @@ async def test_the_stream_is_trimmed_by_age(bus: RedisBus, client: Redis) -> Non
     ("set_up", "reason"),
     [("CONFIG SET maxmemory 1", "OOM|memory"), ("REPLICAOF 127.0.0.1 1", "replica")],
 )
-async def test_a_server_that_takes_no_writes(bus: RedisBus, client: Redis, set_up: str, reason: str) -> None:
+async def test_a_server_that_takes_no_writes(bus: RedisBus, client: Any, set_up: str, reason: str) -> None:
     """A server without memory and a replica refuse entries with a reason, and can be read."""
     await bus.append("me", [b"one"])
     await client.execute_command(*set_up.split())
@@ -180,7 +181,7 @@ async def test_a_server_that_takes_no_writes(bus: RedisBus, client: Redis, set_u
     assert (await position(bus)).added == 1
 
 
-async def test_passwords(server: RedisServer, client: Redis, tmp_path: Path) -> None:
+async def test_passwords(server: RedisServer, client: Any, tmp_path: Path) -> None:
     """A user with the rights of docs/fleet.md works. A wrong password fails and is not shown, until it is right."""
     page = Path(__file__).parents[2] / "docs" / "fleet.md"
     rights = page.read_text().partition("The ACL `")[2].partition("`")[0].split()
@@ -241,7 +242,7 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
         server.kill()
 
 
-async def test_garbage_in_the_register(bus: RedisBus, client: Redis) -> None:
+async def test_garbage_in_the_register(bus: RedisBus, client: Any) -> None:
     """What other programs write into the register is removed, and hides no node."""
     await bus.register(Member("n", "n", EntryId()), 10.0)
     await client.hset("bucketfront:nodes", mapping={"x": "garbage", "y": "[]", "z": b"\xff"})
@@ -249,7 +250,7 @@ async def test_garbage_in_the_register(bus: RedisBus, client: Redis) -> None:
     assert await client.hlen("bucketfront:nodes") == 1
 
 
-async def test_a_key_of_another_type(bus: RedisBus, client: Redis) -> None:
+async def test_a_key_of_another_type(bus: RedisBus, client: Any) -> None:
     """A key that is no stream fails with its reason, and harms nothing."""
     await client.set("bucketfront:stream", "text")
     with pytest.raises(BusError, match="WRONGTYPE"):
@@ -258,7 +259,7 @@ async def test_a_key_of_another_type(bus: RedisBus, client: Redis) -> None:
         await bus.append("me", [b"x"])
 
 
-async def test_check_tries_all_that_a_node_does(server: RedisServer, bus: RedisBus, client: Redis) -> None:
+async def test_check_tries_all_that_a_node_does(server: RedisServer, bus: RedisBus, client: Any) -> None:
     """`bucketfront check` names the live nodes, leaves no node behind, and warns of a bus that is of no use."""
     await bus.register(Member("n", "node:8080", EntryId()), 10.0)
     found = await check_bus(BusSettings(url=server.url))

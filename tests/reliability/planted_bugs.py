@@ -51,8 +51,91 @@ FAIR_SHARES = SERVER + "test_fair_shares.py::"
 
 WARM = SERVER + "test_warm.py::"
 DOCUMENTS = "tests/warm/test_warm_documents.py::"
+FLEET = "tests/fleet/test_fleet.py::"
+BOUND = "tests/cache/test_cache_freshness_bound.py::"
+ANNOUNCEMENTS = "tests/cache/test_cache_announcements.py::"
 
 BUGS = (
+    Bug(
+        5,
+        "a-write-is-not-announced",
+        "Other nodes do not learn of a write.",
+        (Edit("bucketfront.cache.cache:Cache.invalidate", "announces=announces", "announces=False"),),
+        (FLEET + "test_a_write_reaches_all_nodes",),
+    ),
+    Bug(
+        5,
+        "a-debt-is-forgotten",
+        "A node that was killed with unsent notices says nothing when it is back.",
+        (Edit("bucketfront.fleet.fleet:Fleet.start", "if self._state.is_indebted:", "if False:"),),
+        (FLEET + "test_what_a_killed_node_has_not_sent_makes_all_stale",),
+    ),
+    Bug(
+        6,
+        "an-applied-notice-is-announced",
+        "What comes from another node is announced again.",
+        (Edit("bucketfront.cache.cache:Cache.apply", "announces=False", "announces=True"),),
+        (ANNOUNCEMENTS + "test_what_is_applied_is_not_announced_again", FLEET + "test_no_notice_goes_round"),
+    ),
+    Bug(
+        7,
+        "a-gap-is-not-noticed",
+        "A node reads on although entries that it has not read are gone.",
+        (
+            Edit(
+                "bucketfront.fleet.follower:continues",
+                "return behind == len(batch.entries) if batch.is_last else behind > len(batch.entries)",
+                "return True",
+            ),
+        ),
+        (FLEET + "test_a_node_that_was_away_for_too_long_takes_all_for_stale",),
+    ),
+    Bug(
+        7,
+        "an-old-dump-is-not-noticed",
+        "A node does not notice that the stream ends before its position.",
+        (
+            Edit(
+                "bucketfront.fleet.follower:continues",
+                "behind = batch.end.added - position.added",
+                "behind = max(0, batch.end.added - position.added)",
+            ),
+            Edit("bucketfront.fleet.follower:continues", "if batch.end.at < position.at:", "if False:"),
+        ),
+        (FLEET + "test_a_stream_that_lost_entries_makes_all_stale",),
+    ),
+    Bug(
+        7,
+        "a-lost-bus-does-not-end-freshness",
+        "Objects stay fresh for their whole lifetime although changes elsewhere are unknown.",
+        (
+            Edit(
+                "bucketfront.cache.entries.freshness_bound:FreshnessBound.ttl",
+                "(fresh_until if bound > now else min(fresh_until, bound))",
+                "fresh_until",
+            ),
+        ),
+        (
+            FLEET + "test_a_node_without_the_bus_serves_for_the_shorter_time",
+            BOUND + "test_a_lease_ends_by_itself",
+        ),
+    ),
+    Bug(
+        7,
+        "an-unreadable-notice-is-skipped",
+        "A notice that a node cannot read changes nothing there.",
+        (Edit("bucketfront.fleet.follower:Follower._notice", "return Signal.EVERYTHING_STALE", "return None"),),
+        (FLEET + "test_a_notice_that_cannot_be_read_makes_all_stale",),
+    ),
+    Bug(
+        36,
+        "front-ends-have-no-bound",
+        "The leases of front ends do not end while the owner hears of no changes.",
+        (Edit("bucketfront.front_end.lease_table:LeaseTable.in_step", "self._bound.grace = facts['grace']", "pass"),),
+        (
+            "tests/front_end/test_lease_table.py::test_leases_end_by_themselves_while_the_owner_does_not_move_their_bound",
+        ),
+    ),
     Bug(
         21,
         "each-process-has-the-whole-limit",
