@@ -31,6 +31,7 @@ _PR_SET_PDEATHSIG = 1
 class Seaweed:
     """`weed mini` in a temporary folder. A context manager; `buckets` exist once it has started.
 
+    `notification` is the text of its notification.toml, which names where it sends events.
     Its one identity has `access_key` and `secret_key`, and may do everything.
     """
 
@@ -38,8 +39,9 @@ class Seaweed:
     secret_key = "not-so-secret-4711"
     region = "us-east-1"
 
-    def __init__(self, *buckets: str) -> None:
+    def __init__(self, *buckets: str, notification: str | None = None) -> None:
         self._buckets = buckets
+        self._notification = notification
         self._ports: dict[str, int] = {}
         self._held = contextlib.ExitStack()  # of the ports
         self._folder: Path | None = None
@@ -75,6 +77,8 @@ class Seaweed:
     def start(self) -> None:
         """Start it, and wait until S3 responds and the buckets exist. Raises RuntimeError with its output."""
         self._folder = Path(tempfile.mkdtemp(prefix="weed-"))
+        if self._notification is not None:
+            (self._folder / "notification.toml").write_text(self._notification)
         self._ports = _free_ports(self._held)
         try:
             self._process = self._spawn(self._folder)
