@@ -89,6 +89,7 @@ from bucketfront.tus.upload_folder import UploadFolder
 from bucketfront.warm.places import Places
 from bucketfront.warm.registry import JobRegistry
 from bucketfront.warm.transfers import Transfers
+from bucketfront.warm.warm_start import WarmStart
 
 LOCK_WAIT_S = 1.0  # for the kernel to end a process whose place is taken, and which was killed
 HANDED_OVER_TIMEOUT_S = 3600.0  # for responses that run when another process takes over; a film takes about as long
@@ -286,9 +287,27 @@ class App:
             create_buckets=self._create_buckets,
             follow=self._adopt_in_front_ends,
         )
-        self.health.phase = Phase.SERVING
+        self._become_ready()
         self.reloader.started.set()
         await self._end_take_over(server.generations)
+
+    def _become_ready(self) -> None:
+        """Let load balancers send requests, or fill an empty cache before that if the settings say so."""
+        wanted = self.settings.warm_start
+        if wanted is None or self.cache.statistics().entries or self.settings.cache.mode == "observe":
+            self.health.phase = Phase.SERVING
+            return
+        self.health.phase = Phase.WARMING
+        tasks = TaskSet()
+        tasks.start(self._warm(WarmStart(wanted, self.warm_jobs)), name="warm start")
+        self._stack.push_async_callback(tasks.close)
+
+    async def _warm(self, start: WarmStart) -> None:
+        try:
+            await start.run()
+        finally:
+            if self.health.phase is Phase.WARMING:
+                self.health.phase = Phase.SERVING
 
     def _start_nursery(self) -> None:
         """Start what forks the front ends, if there are to be some. It imports all they need while the rest starts."""

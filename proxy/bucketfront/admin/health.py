@@ -19,6 +19,7 @@ class Phase(Enum):
     """The values are stable, for programs."""
 
     STARTING = "starting"
+    WARMING = "warming"  # clients get responses, and no load balancer is to send them yet
     SERVING = "serving"
     STOPPING = "stopping"
 

@@ -45,6 +45,7 @@ NEEDS_RESTART: Mapping[str, str] = {
     "invalidation": "the queue is read, and events are counted, from the start on",
     "tracing": "spans of requests under way belong to it",
     "bus": "the place in its stream belongs to it",
+    "warm_start": "only a start with an empty cache has one",
     "cache.mode": "what the cache holds, and the requests under way, belong to it",
 }
 """Settings that only a restart applies, each with the reason."""

@@ -27,6 +27,7 @@ from bucketfront.config.quantities import format_size
 from bucketfront.config.section import Section, SettingError
 from bucketfront.config.tls_settings import TlsSettings
 from bucketfront.config.tracing_settings import TracingSettings
+from bucketfront.config.warm_start_settings import WarmStartSettings
 
 
 class Settings(Section):
@@ -47,6 +48,7 @@ class Settings(Section):
     pricing: PricingSettings = PricingSettings()
     tracing: TracingSettings | None = None
     bus: BusSettings | None = None
+    warm_start: WarmStartSettings | None = None
 
     @property
     def all_tls(self) -> list[tuple[Loc, TlsSettings]]:

@@ -55,7 +55,8 @@ class Tenure:
 
     @property
     def refusal(self) -> str | None:
-        return None if self.health.phase is Phase.SERVING else f"the running process is {self.health.phase.value}"
+        phase = self.health.phase
+        return None if phase in (Phase.SERVING, Phase.WARMING) else f"the running process is {phase.value}"
 
     def sockets(self) -> list[tuple[str, list[int]]]:
         found = [pair for listener in self.listeners for pair in listener.sockets]

@@ -106,6 +106,12 @@ class JobRegistry:
         run.add_done_callback(lambda _: self._runs.pop(job.id, None))
         return job
 
+    async def ended(self, job_id: str) -> None:
+        """Return once a job has ended, at once for one that is not known."""
+        run = self._runs.get(job_id)
+        if run is not None:
+            await asyncio.wait({run})
+
     async def cancel(self, job_id: str) -> Job:
         """End a job, and return it once nothing of it goes on. One that has ended stays as it is. Raises NoSuchJob."""
         job = self.find(job_id)

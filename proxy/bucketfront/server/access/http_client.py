@@ -1,4 +1,4 @@
-"""The HTTP client of rules that need other services: an identity provider for its keys, an app for its decision."""
+"""The HTTP client for other services than S3: an identity provider for its keys, an app for its decision, a peer."""
 
 import os
 from collections.abc import Mapping
