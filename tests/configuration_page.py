@@ -188,6 +188,7 @@ tracing:
 bus:
   url: rediss://bus.internal:6379/0
   password: file:/run/secrets/bus
+""",
     "warm_start": """\
 warm_start:
   peer: http://cache-1.internal:8081
