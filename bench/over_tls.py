@@ -20,7 +20,8 @@ async def certificate(folder: Path) -> Certificate:
     made = Certificate(folder / "chain.pem", folder / "key.pem")
     arguments = (
         "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90",
-        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", made.key, "-out", made.chain,
+        "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-keyout", made.key, "-out", made.chain,
     )  # fmt: skip
     async with processes.program(*arguments, cwd=folder, log=folder / "openssl.log") as process:
         if await process.wait():

@@ -210,7 +210,7 @@ BUCKETFRONT = """\
 server: {{host: 127.0.0.1, port: 0, tls: {tls}, workers: {workers}}}
 admin: {{host: 127.0.0.1, port: 0}}
 origin:
-  endpoint_url: http://127.0.0.1:{origin}
+  endpoint_url: {endpoint}
   addressing_style: path
   credentials: {{access_key_id: {keys[0]}, secret_access_key: {keys[1]}}}
 mounts: [{{path: /, bucket: {bucket}, methods: [{methods}]}}]
@@ -223,18 +223,23 @@ access_log: {{format: json, path: {log}}}
 async def bucketfront(
     folder: Path, origin_port: int, *, keys: tuple[str, str] = ("x", "y"), methods: str = "GET, HEAD",
     certificate: Certificate | None = None, workers: int = 1, access_log: str | None = None, build: Build | None = None,
+    authority: Certificate | None = None,
 ) -> AsyncGenerator[Subject, None]:  # fmt: skip
     """Run a real `bucketfront serve` with default settings and its cache in `folder`. Raises RuntimeError.
 
-    Its access log is a file in `folder`, if `access_log` names no other.
+    Its access log is a file in `folder`, if `access_log` names no other. `authority` is the certificate of an
+    origin with TLS.
     """
     build = build or Build()
     config = folder / "proxy.yaml"
     config.touch(0o600)  # it has secrets
+    endpoint = f"http://127.0.0.1:{origin_port}"
+    if authority is not None:
+        endpoint = f"https://127.0.0.1:{origin_port}\n  ca_bundle: {authority.chain}"
     tls = "null" if certificate is None else f"{{certificate: {certificate.chain}, key: {certificate.key}}}"
     config.write_text(
         BUCKETFRONT.format(
-            origin=origin_port, folder=folder, bucket=BUCKET, keys=keys, methods=methods, tls=tls,
+            endpoint=endpoint, folder=folder, bucket=BUCKET, keys=keys, methods=methods, tls=tls,
             log=access_log or folder / "access.log", workers=workers,
         )
     )  # fmt: skip
@@ -283,22 +288,30 @@ http {{
   proxy_cache bench;
   proxy_cache_valid 200 206 1h;
   proxy_cache_lock on;
+  {verify}
   server {{
     listen 127.0.0.1:{port}{tls};
     location /whole/ {{
       proxy_cache_key $uri;
-      proxy_pass http://origin/{bucket}/;
+      proxy_pass {scheme}://origin/{bucket}/;
     }}
     location /slice/ {{
       slice 1m;
       proxy_set_header Connection "";
       proxy_set_header Range $slice_range;
       proxy_cache_key $uri$slice_range;
-      proxy_pass http://origin/{bucket}/;
+      proxy_pass {scheme}://origin/{bucket}/;
     }}
   }}
 }}
 """
+
+
+def _nginx_tls(certificate: Certificate | None) -> str:
+    """Return the end of a `listen`, and what a listener with TLS has behind it."""
+    if certificate is None:
+        return ""
+    return f" ssl; ssl_certificate {certificate.chain}; ssl_certificate_key {certificate.key}"
 
 
 def nginx_program() -> str | None:
@@ -307,11 +320,13 @@ def nginx_program() -> str | None:
 
 @contextlib.asynccontextmanager
 async def nginx(
-    folder: Path, origin_port: int, certificate: Certificate | None = None, access_log: str | None = None
-) -> AsyncGenerator[list[Subject], None]:
+    folder: Path, origin_port: int, certificate: Certificate | None = None, access_log: str | None = None,
+    authority: Certificate | None = None,
+) -> AsyncGenerator[list[Subject], None]:  # fmt: skip
     """Run one nginx worker: whole objects with proxy_cache_lock, and slices of 1 MiB. Raises RuntimeError.
 
-    Its access log is a file in `folder`, if `access_log` says no other.
+    Its access log is a file in `folder`, if `access_log` says no other. `authority` is the certificate of an
+    origin with TLS.
     """
     executable = nginx_program()
     assert executable is not None
@@ -320,14 +335,15 @@ async def nginx(
     config = folder / "nginx.conf"
     # A request for slices keeps each slice's file open to its end; open_file_cache shares these files if it can.
     files = min(1 << 16, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-    tls, scheme = "", "http"
-    if certificate is not None:
-        tls = f" ssl; ssl_certificate {certificate.chain}; ssl_certificate_key {certificate.key}"
-        scheme = "https"
+    tls, scheme = _nginx_tls(certificate), "http" if certificate is None else "https"
+    verify, to_origin = "", "http"
+    if authority is not None:
+        verify = f"proxy_ssl_verify on; proxy_ssl_trusted_certificate {authority.chain}; proxy_ssl_name localhost;"
+        to_origin = "https"
     config.write_text(
         NGINX.format(
             folder=folder, origin=origin_port, port=port, bucket=BUCKET, user=user, files=files, tls=tls,
-            log=access_log or folder / "access.log",
+            log=access_log or folder / "access.log", verify=verify, scheme=to_origin,
         )
     )  # fmt: skip
     async with listening("nginx", port, executable, "-p", folder, "-c", config, folder=folder) as pid:
@@ -353,19 +369,20 @@ http {{
   fastcgi_temp_path {folder}/origin-fastcgi;
   scgi_temp_path {folder}/origin-scgi;
   uwsgi_temp_path {folder}/origin-uwsgi;
-  server {{ listen 127.0.0.1:{port}; root {root}; }}
+  server {{ listen 127.0.0.1:{port}{tls}; root {root}; }}
 }}
 """
 
 
 @contextlib.asynccontextmanager
-async def static_origin(folder: Path, root: Path) -> AsyncGenerator[int, None]:
+async def static_origin(folder: Path, root: Path, certificate: Certificate | None = None) -> AsyncGenerator[int, None]:
     """Run an nginx with the files `<root>/<bucket>/<key>` at full speed, and yield its port. Raises RuntimeError."""
     executable = nginx_program()
     assert executable is not None
     port = free_port()
     config = folder / "origin.conf"
-    config.write_text(STATIC.format(folder=folder, root=root, port=port, user=_user()))
+    tls = _nginx_tls(certificate)
+    config.write_text(STATIC.format(folder=folder, root=root, port=port, user=_user(), tls=tls))
     async with listening("nginx", port, executable, "-p", folder, "-c", config, folder=folder):
         yield port
 

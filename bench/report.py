@@ -46,8 +46,8 @@ What the rows mean. Medians of three rounds; *ratio* is bucketfront's to the bes
 - **3** Each client compares each byte with what it has to be.
 - **4, 5** A cold object each time; of 5 fifteen rounds, three of those who fetch the whole object.
 - **6** User and system time of all processes of a proxy while it served 1.
-- **7** One cold GiB after the other is read while `wrk` asks for small objects. *Beside another's fill*: nginx fills,
-  and bucketfront only answers hits: what is due to the machine, which has more to do than it has cores.
+- **7** Two clients read one cold GiB after the other while `wrk` asks for small objects. *Beside another's fills*:
+  nginx fills, and bucketfront only answers hits: what is due to the machine, which has more to do than it has cores.
 - **8** Time from before the connection is made to the first byte of the body, at offsets of every kind: present, just
   ahead of the running parts, inside one, and at 10 to 99 % of the object.
 - **9** 2 MiB at the head, the tail and 20 random offsets, one after the other. *Closed*: `bytes=a-b`, as Safari,

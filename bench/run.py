@@ -2,9 +2,9 @@
 
 The program starts origins, bucketfront and, if installed, nginx and Varnish on loopback with their files in a temporary
 folder. It measures the scenarios of `warm.py`, `over_tls.py`, `front_ends.py`, `cold.py`, `cost.py`, `seeks.py`,
-`scale.py` and `uploads.py`, and prints each number with its goal. It writes `bench/results/latest.json`,
-`docs/performance.md` and its picture, and ends all it started. Exit status 0: the run worked, whether goals were met or
-missed.
+`tls_origin.py`, `scale.py` and `uploads.py`, and prints each number with its goal. It writes
+`bench/results/latest.json`, `docs/performance.md` and its picture, and ends all it started. Exit status 0: the run
+worked, whether goals were met or missed.
 """
 
 import argparse
@@ -28,13 +28,14 @@ import over_tls
 import processes
 import report
 import seeks
+import tls_origin
 import uploads
 import warm
 from figures import OURS, Figure, Goal, judged
 from load import wrk_program
 
 NEEDED_BYTES = 40 << 30  # bytes of disk for all caches of a scenario
-SCENARIOS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "cost", "scale", "tls", "uploads", "workers")
+SCENARIOS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "cost", "scale", "tls", "tls-origin", "uploads", "workers")
 PROGRAMS = {
     "curl": lambda: shutil.which("curl"),
     "nginx-light": processes.nginx_program,
@@ -104,6 +105,8 @@ async def measure(chosen: list[str], folder: Path, *, with_peers: bool) -> list[
         figures += await cost.measure(_place(folder, "cost"))
     if "tls" in chosen and wrk_program():
         figures += await over_tls.measure(_place(folder, "tls"), with_peers=with_peers)
+    if "tls-origin" in chosen:
+        figures += await tls_origin.measure(_place(folder, "tls-origin"), with_peers=with_peers)
     if "workers" in chosen and processes.nginx_program() is not None:
         figures += await front_ends.measure(_place(folder, "workers"))
     if "scale" in chosen and SCALE.exists():

@@ -13,7 +13,7 @@ import content
 from content import MIB
 from figures import OURS, Figure, Goal, median
 from load import RANGE_BYTES, Load, heads, idle_connections, wrk
-from processes import BUCKET, Subject, clients, resident
+from processes import BUCKET, Client, Subject, clients, resident
 
 KIB = 1024
 GIB = 1024 * MIB
@@ -80,7 +80,7 @@ async def measure(subjects: Sequence[Subject], wanted: Sequence[str]) -> list[Fi
     if "6" in wanted:
         figures += await _memory(whole)
     if "7" in wanted:
-        figures += await _beside_a_fill(whole)
+        figures += await beside_fills(whole, "7. hits of 16 KiB beside two cold fills of 1 GiB")
     return [figure for figure in figures if figure.scenario[0] in wanted]
 
 
@@ -229,10 +229,11 @@ async def _memory(subjects: Sequence[Subject]) -> list[Figure]:
 # --- 7 ---------------------------------------------------------------------------------------------------------
 
 BESIDE_S = 4.0  # seconds
+FILLS = 2  # at once
 
 
-async def _beside_a_fill(subjects: Sequence[Subject]) -> list[Figure]:
-    """Measure hits of 16 KiB while one cold GiB after the other is read through the same proxy."""
+async def beside_fills(subjects: Sequence[Subject], name: str) -> list[Figure]:
+    """Measure hits of 16 KiB while two clients read one cold GiB after the other through the same proxy."""
     size = SIZES[1]
     cold = {subject.name: iter(COLD[20:]) for subject in subjects}
     idle: dict[str, list[Load]] = {subject.name: [] for subject in subjects}
@@ -255,29 +256,29 @@ async def _beside_a_fill(subjects: Sequence[Subject]) -> list[Figure]:
             if subject.name == OURS and filler is not None:
                 async with _filling(filler, cold[filler.name]):
                     control.append(await hits())
-    name = "7. hits of 16 KiB beside a cold fill of 1 GiB"
-    figures = [*_p99s(name, "p99 alone", idle), *_p99s(name, "p99 beside the fill", busy)]
+    figures = [*_p99s(name, "p99 alone", idle), *_p99s(name, "p99 beside the fills", busy)]
     if control:
-        figures += _p99s(name, "p99 beside another's fill", {OURS: control})
+        figures += _p99s(name, "p99 beside another's fills", {OURS: control})
     for subject in subjects:
         times = median([load.p99 for load in busy[subject.name]]) / median([load.p99 for load in idle[subject.name]])
-        figures.append(Figure(name, "p99 beside it, over p99 alone", "x", subject.name, times, "lower", Goal(2.0)))
+        figures.append(Figure(name, "p99 beside them, over p99 alone", "x", subject.name, times, "lower", Goal(2.0)))
     return figures
 
 
 @contextlib.asynccontextmanager
 async def _filling(subject: Subject, keys: Iterator[str]) -> AsyncGenerator[None, None]:
-    async with clients(1) as (client,):
+    async with clients(FILLS) as readers:
 
-        async def fill() -> None:
+        async def fill(client: Client) -> None:
             for key in keys:
                 await client.get(subject, key, check=False)
 
-        task = asyncio.create_task(fill())
+        tasks = [asyncio.create_task(fill(client)) for client in readers]
         await asyncio.sleep(0.05)
         started = time.perf_counter()
         yield
-        if task.done() and not task.cancelled():
+        if any(task.done() and not task.cancelled() for task in tasks):
             print(f"the fills were over before {time.perf_counter() - started:.1f} s", flush=True)
-        task.cancel()
-        await asyncio.wait([task])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
