@@ -50,6 +50,8 @@ FRONT_ENDS = SERVER + "test_front_ends.py::"
 FAIR_SHARES = SERVER + "test_fair_shares.py::"
 
 WARM = SERVER + "test_warm.py::"
+EVENTS = "tests/s3_events/test_event_applier.py::"
+READER = "tests/s3_events/test_queue_reader.py::"
 DOCUMENTS = "tests/warm/test_warm_documents.py::"
 FLEET = "tests/fleet/test_fleet.py::"
 BOUND = "tests/cache/test_cache_freshness_bound.py::"
@@ -135,6 +137,57 @@ BUGS = (
         (
             "tests/front_end/test_lease_table.py::test_leases_end_by_themselves_while_the_owner_does_not_move_their_bound",
         ),
+        7,
+        "an-event-spares-by-etag-alone",
+        "An object that was copied onto itself keeps its old metadata, although an event of S3 reports the copy.",
+        (Edit("bucketfront.cache.upkeep.spared_version:WrittenVersion.spares", "modified >= floor(self.at)", "True"),),
+        (EVENTS + "test_a_copy_onto_itself_is_another_version",),
+    ),
+    Bug(
+        7,
+        "the-end-of-an-old-version-hides-a-write",
+        "After the event of a deleted version, the event of an earlier write of the same key counts as outdated.",
+        (
+            Edit(
+                "bucketfront.s3_events.event_order:EventOrder.note",
+                "event.kind not in _OF_CURRENT",
+                "False",
+            ),
+        ),
+        (EVENTS + "test_the_end_of_a_version_hides_no_earlier_write",),
+    ),
+    Bug(
+        7,
+        "events-are-deleted-before-they-are-applied",
+        "A message of the queue is deleted before its events are applied, so that a kill loses it.",
+        (
+            Edit(
+                "bucketfront.s3_events.queue_reader:QueueReader._step",
+                "await self._keep_continuity(messages)",
+                "await self._delete(messages); await self._keep_continuity(messages)",
+            ),
+        ),
+        (READER + "test_a_reader_that_is_killed_in_a_batch",),
+    ),
+    Bug(
+        7,
+        "lost-events-are-forgotten",
+        "After an absence that was longer than the queue keeps messages, the cache is trusted as before.",
+        (Edit("bucketfront.s3_events.continuity:Continuity.loss", "now - before > self.bound", "False"),),
+        (READER + "test_an_absence",),
+    ),
+    Bug(
+        27,
+        "the-operators-token-opens-the-webhook",
+        "The webhook takes the token of the admin port in place of its own.",
+        (
+            Edit(
+                "bucketfront.admin.api:AdminApplication._check_token",
+                "self._webhook.judge(authorization)",
+                "self._token.judge(authorization)",
+            ),
+        ),
+        (SERVER + "test_s3_events.py::test_who_may_post",),
     ),
     Bug(
         21,
