@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from messages import message, record
 from rows import each_row
 
-from bucketfront.cache import DeletedVersion, WrittenVersion
+from bucketfront.cache import DeletedVersion, Invalidation, WrittenVersion
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.errors import StoreError
 from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
+from bucketfront.s3_events.continuity import Loss
 from bucketfront.s3_events.event import EventMessage
 from bucketfront.s3_events.event_applier import EventApplier
 from bucketfront.s3_events.event_parser import parse
@@ -236,6 +237,34 @@ async def test_a_folder_that_goes(tmp_path: Path) -> None:
         await apply(subject, json.dumps(gone))
         assert await rig.is_absent(inside)
         assert await rig.get(key=beside) == body(1)
+
+
+async def test_other_caches_learn_of_it(tmp_path: Path) -> None:
+    """An event is announced to other caches, also if this one has its version already, because they may not (I7)."""
+
+    class Announcer:
+        def __init__(self) -> None:
+            self.seen: list[Invalidation] = []
+
+        def announce(self, invalidation: Invalidation) -> None:
+            self.seen.append(invalidation)
+
+        async def published(self) -> None:
+            pass
+
+    subject, announcer = EventsRig(tmp_path), Announcer()
+    async with subject.rig as rig:
+        changed = subject.put(body(1))
+        await subject.cached()
+        rig.cache.announce_to(announcer)
+        await apply(subject, changed)
+        (found,) = announcer.seen
+        assert KEY in found.selection.keys
+        assert (found.is_soft, subject.figures) == (True, {"unchanged": 1})
+        await subject.applier.expire_all(Loss("new", is_of_this_cache=True))
+        assert len(announcer.seen) == 1
+        await subject.applier.expire_all(Loss("lost"))
+        assert announcer.seen[1].selection.everything
 
 
 async def test_a_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
