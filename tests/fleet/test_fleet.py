@@ -313,6 +313,21 @@ async def test_a_copy_of_a_folder_is_another_node(world: World) -> None:
     assert not b.is_fresh
 
 
+async def test_a_node_that_hands_over_stays_in_the_register(world: World) -> None:
+    """After a take-over the next process is the node, so that the end of the one before takes nothing from it."""
+    a = await world.node("a")
+    await world.settle()
+    await a.fleet.pause()
+    noted = (world.folder / "a" / "bus.json").read_bytes()
+    world.server.put("other node", next(encoded(Signal.EVERYTHING_STALE)))
+    await a.fleet.stop()
+    assert len(world.server.nodes) == 1
+    assert (world.folder / "a" / "bus.json").read_bytes() == noted
+    await a.fleet.start()
+    await world.settle()
+    assert a.fleet.figures.follower.received == 1
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"{}", b'{"at":"x","node":1,"added":0,"owes":0,"place":""}'])
 async def test_a_damaged_node_file_makes_all_stale(world: World, damage: bytes) -> None:
     """Without a position of its own, a node takes all that it has for stale (I7)."""

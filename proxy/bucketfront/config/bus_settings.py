@@ -79,9 +79,9 @@ class BusSettings(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if (self.certificate is None) != (self.key is None):
-            raise SettingError("certificate and key belong together", ("certificate",), ("key",))
+            raise SettingError("certificate and key belong together", ("bus", "certificate"), ("bus", "key"))
         if not self.url.startswith("rediss:"):
             for name in ("ca_bundle", "certificate"):
                 if getattr(self, name) is not None:
-                    raise SettingError("needs a URL that begins with rediss://", (name,), ("url",))
+                    raise SettingError("needs a URL that begins with rediss://", ("bus", name), ("bus", "url"))
         return self

@@ -81,6 +81,7 @@ class Fleet:
         self._follower = Follower(bus, cache, self._sender, clock)
         self._tasks = TaskSet()
         self._has_caught_up = asyncio.Event()
+        self._runs = False
         self._last_sent = EntryId()
         self._saved_at = -SAVE_INTERVAL_S
         self._began_at = clock()
@@ -148,6 +149,7 @@ class Fleet:
 
     async def start(self) -> None:
         """Follow the bus from now on. Waits a short time for what has happened since the last run."""
+        self._runs = True
         self._state = self._file.read()
         self._follower.position = self._state.position
         if self._state.is_indebted:
@@ -163,7 +165,11 @@ class Fleet:
             log.warning("the bus is not read yet, so objects are served as fresh for bus.ttl_when_lost only")
 
     async def pause(self) -> None:
-        """Stop following and sending. Notices that are left are a debt. `start` goes on."""
+        """Stop following and sending, because another process has the node's folder next. `start` goes on.
+
+        Notices that are left are a debt.
+        """
+        self._runs = False
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 if not self.sending_failure:
@@ -176,12 +182,13 @@ class Fleet:
         self._has_caught_up.clear()
 
     async def stop(self) -> None:
-        """End for good."""
-        await self.pause()
-        try:
-            await self._bus.leave(self._state.node)
-        except BusError as error:
-            log.info("this proxy stays in the register of the bus for a while: %s", error)
+        """End for good. After `pause` the node is the other process, which stays in the register."""
+        if self._runs:
+            await self.pause()
+            try:
+                await self._bus.leave(self._state.node)
+            except BusError as error:
+                log.info("this proxy stays in the register of the bus for a while: %s", error)
         await self._bus.close()
 
     # --- the tasks ---------------------------------------------------------------------------------------------
