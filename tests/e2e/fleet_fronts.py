@@ -26,6 +26,7 @@ NODES = 3
 # Shorter than in the files, so that a test need not wait a minute for a paused node.
 READ_TIMEOUT_S = 5
 SLOW_START_S = 2
+CHECK_TIMEOUT_S = 5  # longer, because a node of a busy machine is not gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ def _haproxy(port: int, nodes: Sequence[Node], folder: Path) -> str:
         "timeout server 60s", f"timeout server {READ_TIMEOUT_S}s"
     )
     text = text.replace("slowstart 30s", f"slowstart {SLOW_START_S}s")
+    text = text.replace("timeout check 2s", f"timeout check {CHECK_TIMEOUT_S}s")
 
     def lines(backend: str, more: Callable[[Node], str]) -> str:
         return "".join(
@@ -103,6 +105,9 @@ def _envoy(port: int, nodes: Sequence[Node]) -> str:
         (FILES / "envoy.yaml").read_text().replace("_timeout: 60s", f"_timeout: {READ_TIMEOUT_S}s")
     )
     resources = settings["static_resources"]
+    for cluster in resources["clusters"]:
+        (check,) = cluster["health_checks"]
+        check["timeout"] = f"{CHECK_TIMEOUT_S}s"
     resources["listeners"][0]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
     for cluster in resources["clusters"]:
         (group,) = cluster["load_assignment"]["endpoints"]
