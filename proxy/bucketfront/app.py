@@ -589,7 +589,10 @@ class App:
 
         Either all of it holds for the requests that begin later, or the configuration before goes on.
         """
-        return await self.reloader.reload(cause)
+        outcome = await self.reloader.reload(cause)
+        if self.front_ends is not None:
+            await self.front_ends.followed()
+        return outcome
 
     async def _prepare(self, after: Settings) -> Renewal:
         """Build what new settings need. Raises what `build_renewal` does."""

@@ -14,11 +14,14 @@ from bucketfront_process import bucketfront
 from certificates import localhost_certificate
 from front_ends_under_test import WORKERS, front_ends, warm
 from process_tree import descendants, has_ended
-from proxy_under_test import S3, Proxy, StartProxy, pattern
+from proxy_under_test import S3, Proxy, StartProxy, WallClock, pattern
 from stopwatch import HANG_S
 from wire import Connection, connected, message
 
+from bucketfront.admin.reloader import ReloadVerdict
+from bucketfront.config.loader import LoadedConfig
 from bucketfront.config.origin_settings import OriginSettings
+from bucketfront.front_end import front_ends as front_ends_module
 from bucketfront.front_end import lease_grants
 from bucketfront.front_end.nursery import Nursery
 from bucketfront.server.http1 import descriptors
@@ -367,6 +370,47 @@ async def test_reload(start_two: StartProxy, s3: S3) -> None:
         await proxy.app.catch_up()
         response = await connection.request("GET", "/x")
         assert "Access-Control-Allow-Origin" not in response.headers
+
+
+def change(proxy: Proxy, **sections: object) -> None:
+    """Let the next reload of the proxy find other settings."""
+    settings = proxy.app.settings.model_copy(update=sections)
+    proxy.app.reloader._read = lambda: LoadedConfig(settings)
+
+
+async def test_a_reload_holds_at_once(start_two: StartProxy, s3: S3, clock: WallClock) -> None:
+    """No response that begins after a reload goes by an older `default_ttl`, on any connection (I7)."""
+    s3.put("x", b"old")
+    proxy = await start_two(freshness={"default_ttl": "1h", "stale_while_revalidate": "0s"})
+    await warm(proxy, "/x")
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(proxy.address)) for _ in range(CONNECTIONS)]
+        for _ in range(3):
+            await asyncio.gather(*(client.request("GET", "/x") for client in clients))
+        clock.advance(100)
+        s3.put("x", b"new")
+        freshness = proxy.app.settings.freshness.model_copy(update={"default_ttl": 50.0})
+        change(proxy, freshness=freshness)
+        assert (await proxy.app.reload("test")).verdict is ReloadVerdict.RELOADED
+        responses = await asyncio.gather(*(client.request("GET", "/x") for client in clients))
+        assert {response.body for response in responses} == {b"new"}
+
+
+async def test_a_stopped_front_end_holds_no_reload(
+    start_two: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A front end that does not follow a reload is ended, so that none serves what a new rule protects."""
+    monkeypatch.setattr(front_ends_module, "ACKNOWLEDGE_TIMEOUT_S", 0.05)
+    s3.put("x", b"data")
+    proxy = await start_two()
+    await warm(proxy, "/x")
+    stopped, other = front_ends(proxy)
+    os.kill(stopped, signal.SIGSTOP)
+    change(proxy, cors=proxy.app.settings.cors.model_copy(update={"allow_origins": ()}))
+    assert (await proxy.app.reload("test")).verdict is ReloadVerdict.RELOADED
+    assert stopped not in front_ends(proxy)
+    await proxy.until(lambda: len(front_ends(proxy)) == WORKERS)
+    assert other in front_ends(proxy)
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])

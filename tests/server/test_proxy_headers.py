@@ -87,6 +87,7 @@ async def test_what_follows_a_header_stays(header: bytes) -> None:
         assert ours.recv(10) == b"GET"
 
 
+@pytest.mark.one_process("reads the log at once, which front ends write in batches")
 @pytest.mark.parametrize("header", [TEXT, BINARY])
 async def test_bytes_one_at_a_time(behind: Proxy, header: bytes) -> None:
     """A header that comes in pieces is whole once its last byte is there, and takes no byte of the request."""
@@ -102,6 +103,7 @@ async def test_bytes_one_at_a_time(behind: Proxy, header: bytes) -> None:
     assert clients(behind) == [FRONT, CLIENT, CLIENT, CLIENT]
 
 
+@pytest.mark.one_process("reads the warnings of this process")
 @pytest.mark.parametrize("data", [*MALFORMED[:4], MALFORMED[-1], message("GET", "/x"), TEXT[:-2]])
 async def test_no_valid_header(behind: Proxy, data: bytes, caplog: pytest.LogCaptureFixture) -> None:
     """A front without a valid header is closed, counted and logged once a minute, and gets no response (I24)."""
@@ -183,6 +185,7 @@ async def test_rules_see_the_client(start: StartProxy, s3: S3) -> None:
             assert (await client.request("GET", "/x")).status == status
 
 
+@pytest.mark.one_process("sets the limit of this process")
 async def test_the_header_precedes_tls(start: StartProxy, tmp_path: Path) -> None:
     """With TLS the header comes before the handshake, and a client beyond the limit gets its 503 behind both."""
     chain, key = localhost_certificate(tmp_path)
@@ -202,6 +205,7 @@ async def test_the_header_precedes_tls(start: StartProxy, tmp_path: Path) -> Non
     assert clients(proxy) == [CLIENT]
 
 
+@pytest.mark.one_process("sets the limit of this process")
 async def test_each_client_has_its_share(behind: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections of one front count for the clients that its headers name (I34)."""
     monkeypatch.setattr(connection_limit, "MIN_IDLE_S", math.inf)
@@ -224,6 +228,7 @@ async def test_each_client_has_its_share(behind: Proxy, monkeypatch: pytest.Monk
     await until(lambda: not limit.open and not limit.leaving)
 
 
+@pytest.mark.one_process("waits for a connection of this process")
 async def test_a_stop_does_not_wait_for_headers(behind: Proxy) -> None:
     """A stop closes connections whose header is due."""
     async with front(behind, TEXT[:5]) as client:
@@ -233,6 +238,7 @@ async def test_a_stop_does_not_wait_for_headers(behind: Proxy) -> None:
     assert not behind.app.connection_limit.open
 
 
+@pytest.mark.one_process("sets the limit of this process")
 async def test_a_silent_front_makes_way(behind: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections without their header are the first to make way for others (I21)."""
     monkeypatch.setattr(connection_limit, "MIN_IDLE_S", 0.0)

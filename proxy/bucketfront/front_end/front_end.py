@@ -123,6 +123,8 @@ class FrontEnd:
                 self._tasks.start(self._begin(message, passed))
             case Kind.ADOPT:
                 settings: Settings = pickle.loads(message.data)  # noqa: S301 - of the owner, which runs this  # nosec B301
+                self._report.flush()  # it has the uses of the leases
+                self._leases.close()  # the owner decides anew how long each object is fresh
                 self._adopt(settings)
                 self._renew_tls(settings)
             case Kind.BEGIN_TO_DRAIN:

@@ -131,12 +131,16 @@ class _FrontEnd:
             self.state = FrontEndState.DRAINING
             self._channel.send(Message(Kind.DRAIN, {"timeout": timeout}))
 
-    async def retire(self, timeout: float) -> None:  # noqa: ASYNC109 - of its connections
-        """Drain it. Return once it begins no further response, or has been ended for not acknowledging that."""
-        self.drain(timeout)
+    async def acknowledge(self) -> None:
+        """Return once it has done what it was sent before, or has been ended for not acknowledging that."""
         if not await self.flush(ACKNOWLEDGE_TIMEOUT_S):
             self.kill()
             await self.has_ended
+
+    async def retire(self, timeout: float) -> None:  # noqa: ASYNC109 - of its connections
+        """Drain it. Return once it begins no further response, or has been ended for not acknowledging that."""
+        self.drain(timeout)
+        await self.acknowledge()
 
     def kill(self) -> None:
         """End the process at once. The end of its channel follows."""
@@ -236,6 +240,10 @@ class FrontEnds:
         self._settings = settings
         for one in self._running:
             one.adopt(settings)
+
+    async def followed(self) -> None:
+        """Wait until no front end begins a response by settings before the present ones."""
+        await asyncio.gather(*(one.acknowledge() for one in list(self._running)))
 
     async def flush(self) -> None:
         """Wait until the owner has counted all requests that have ended."""
