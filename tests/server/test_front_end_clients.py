@@ -90,6 +90,25 @@ async def test_pipelined_writes(proxy: Proxy, context: ssl.SSLContext | None, s3
     assert [s3.get(str(number)) for number in range(len(bodies))] == bodies
 
 
+@pytest.mark.parametrize("is_reset", [False, True])
+async def test_a_write_behind_a_hit_that_nobody_takes(
+    proxy: Proxy, context: ssl.SSLContext | None, s3: S3, *, is_reset: bool
+) -> None:
+    """A whole write is carried out although its client left while the hit before it was on its way, as in one process."""
+    await fill(proxy, context, s3, large=LARGE)
+    async with connected(proxy.address, context) as client:
+        body = b"written"
+        write = message("PUT", "/x", {"Content-Length": str(len(body))}, body)
+        await client.send(message("GET", "/large", None, None) + write)
+        await client.head()
+        if is_reset:
+            client.writer.transport.abort()
+        else:
+            client.writer.transport.close()
+    await proxy.until(lambda: "x" in s3.keys())
+    assert s3.get("x") == body
+
+
 async def test_garbage(proxy: Proxy, context: ssl.SSLContext | None, s3: S3) -> None:
     """No bytes of a client end a front end, keep a connection, or change what others get (I24)."""
     await fill(proxy, context, s3, x=b"data")

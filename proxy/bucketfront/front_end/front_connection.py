@@ -75,8 +75,11 @@ class FrontConnection(FastConnection):
 
     def _pass_on(self, data: bytes) -> None:
         wanted = self._leases.take_wanted()
-        if self.transport is None or self.transport.is_closing():
-            return  # a client that left gets no response to what it sent behind another request
+        if self.transport is None:
+            return
+        if self.transport.is_closing():
+            self._leave_behind(data)
+            return
         if self._socket >= 0 and self.transport.get_write_buffer_size():
             self._hold(data)
             self._sending = self.loop.create_task(self._pass_on_when_sent())
@@ -112,6 +115,17 @@ class FrontConnection(FastConnection):
         self._sending = Awaited()
         self._stop_head_timer()
         self._relay = self._owner.relay(self, visitor, first)
+
+    def _leave_behind(self, first: bytes) -> None:
+        """Let the owner carry out the writes that a client sent behind another request before it left."""
+        assert self.transport is not None
+        if self.transport.get_extra_info("sslcontext") is None:
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            if descriptor >= 0:
+                self._owner.hand_over(Visitor(self._peer, self.in_vain), first, descriptor)
+            return
+        visitor = Visitor(self._peer, self.in_vain, 0, self.response_fields, self.client_certificate)
+        self._owner.relay(self, visitor, first).close()
 
     def relay_ended(self, relay: Relay) -> None:
         """Take the connection back from the owner, or close it as the owner has done."""

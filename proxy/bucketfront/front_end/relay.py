@@ -66,6 +66,7 @@ class Relay(asyncio.Protocol):
         self._client = client
         self._first = first
         self._sent = 0
+        self._is_closed = False  # by this end
         self._transport: asyncio.Transport | None = None
         self._draining: asyncio.Task[None] | None = None
 
@@ -79,6 +80,8 @@ class Relay(asyncio.Protocol):
         transport.set_write_buffer_limits(MAX_BUFFER_BYTES)
         first, self._first = self._first, b""
         self.pass_on(first)
+        if self._is_closed:
+            transport.close()
 
     def pass_on(self, data: bytes) -> None:
         """Send bytes of the client to the owner."""
@@ -138,6 +141,7 @@ class Relay(asyncio.Protocol):
 
     def close(self) -> None:
         """End the relay because the client is lost. What it has sent still reaches the owner."""
+        self._is_closed = True
         if self._transport is not None:
             self._transport.close()
 
