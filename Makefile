@@ -151,12 +151,12 @@ format: install
 	$(BIN)/ruff format proxy tests bench docs/site
 
 # Writes the locks: the versions that were tested together, with the hashes of all their files, for any Python and
-# platform. requirements.lock is what the image has.
+# platform. requirements.lock is what the image has, with the extra of the bus.
 UV_COMPILE := $(AUDIT)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate
 
 lock: $(AUDIT_STAMP)
-	$(UV_COMPILE) pyproject.toml -o requirements.lock
+	$(UV_COMPILE) pyproject.toml --extra bus -o requirements.lock
 	$(UV_COMPILE) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 	$(UV_COMPILE) --group build -o requirements-build.lock
 	$(UV_COMPILE) --group audit -o requirements-audit.lock

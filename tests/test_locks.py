@@ -25,8 +25,8 @@ def declared(name: str) -> list[Requirement]:
     """Return what pyproject.toml requires for a lock, by the lock's name."""
     runtime, extras = PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]
     texts = {
-        "requirements.lock": runtime,
-        "requirements-dev.lock": [*runtime, *extras["demo"], *extras["otel"], *extras["dev"]],
+        "requirements.lock": [*runtime, *extras["bus"]],
+        "requirements-dev.lock": [*runtime, *extras["bus"], *extras["demo"], *extras["otel"], *extras["dev"]],
         "requirements-build.lock": [*PROJECT["build-system"]["requires"], *PROJECT["dependency-groups"]["build"]],
         "requirements-audit.lock": PROJECT["dependency-groups"]["audit"],
         "requirements-site.lock": PROJECT["dependency-groups"]["site"],
