@@ -66,6 +66,7 @@ def _compiled(source: str, function: FunctionType) -> CodeType:
     (definition,) = ast.parse(source).body
     assert isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef)
     definition.decorator_list = []
+    definition.name = "planted"  # the function's own name may be that of a module which it uses
     # Closure variables, and `__class__` for `super()`, become parameters of a function around it.
     around = ast.parse(f"def around({', '.join(names)}): pass")
     (outer,) = around.body
@@ -76,7 +77,8 @@ def _compiled(source: str, function: FunctionType) -> CodeType:
     inner = _only_code(_only_code(made))
     if inner.co_freevars != names:
         raise NothingToPlant(f"the change to {function.__qualname__} uses other names of the functions around it")
-    return inner.replace(co_firstlineno=function.__code__.co_firstlineno)
+    code = function.__code__
+    return inner.replace(co_firstlineno=code.co_firstlineno, co_name=code.co_name, co_qualname=code.co_qualname)
 
 
 def _only_code(code: CodeType) -> CodeType:
