@@ -149,10 +149,12 @@ async def test_requests_under_way_end_under_the_old_settings(site: Site, s3: S3,
 
 
 async def test_the_fast_path_can_be_turned_off_and_on(site: Site, s3: S3) -> None:
-    """`server.fast_path` and `server.timing` hold at once, on open connections too."""
+    """`server.fast_path` and `server.timing` hold at once, also for a head that equals the connection's last one."""
     s3.put("x", b"data")
     async with connected(site.proxy.address) as connection:
         await site.hit("/x")
+        await connection.request("GET", "/x")
+        await site.proxy.settled()
         for server in ({"fast_path": False}, {"fast_path": True, "timing": True}):
             await site.reload(server=server)
             served = site.proxy.app.fast_path.served

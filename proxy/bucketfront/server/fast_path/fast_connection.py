@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from bucketfront.cache import page_cache
+from bucketfront.cache import Lease, page_cache
 from bucketfront.errors import ProxyError
 from bucketfront.http.grammar import Headers
 from bucketfront.http.ranges import Demand, Span
@@ -31,7 +31,7 @@ from bucketfront.server import client_address
 from bucketfront.server.cut import BrokenOff, Cut, broken_off
 from bucketfront.server.fast_path.fast_path import FastPath
 from bucketfront.server.fast_path.prepared import PreparedResponse
-from bucketfront.server.fast_path.recogniser import FORWARDED_FOR, LOGGED, REQUEST_ID
+from bucketfront.server.fast_path.recogniser import FORWARDED_FOR, LOGGED, REQUEST_ID, PlainRequest
 from bucketfront.server.http1.connection import Connection, ConnectionServer
 from bucketfront.server.http1.connection_limit import ConnectionLimit
 from bucketfront.server.http1.event_loop import InlineEventLoop
@@ -61,12 +61,17 @@ class FastConnection(Connection):
 
     `_end_of_head` has the fields of each response on this connection. Without TLS there are none.
     `_peer` is the address of the other end, and `_client` that of the last request's client. `_begun` has the record
-    and the fields of the request whose response continues.
+    and the fields of the request whose response continues. `_recognised` is the last plain request, behind what
+    recognised it and its bytes.
     """
 
-    __slots__ = ("_begun", "_client", "_end_of_head", "_held", "_path", "_peer", "_readable", "_sending", "_socket")
+    __slots__ = (
+        "_begun", "_client", "_end_of_head", "_held", "_path", "_peer", "_readable", "_recognised", "_sending",
+        "_socket",
+    )  # fmt: skip
 
     _begun: tuple[AccessRecord, LoggedFields]
+    _recognised: tuple[Callable[[bytes], PlainRequest | None], bytes, PlainRequest]
 
     def __init__(self, manager: web.Server, limit: ConnectionLimit, path: FastPath, **options: Any) -> None:
         super().__init__(manager, limit, **options)
@@ -77,6 +82,7 @@ class FastConnection(Connection):
         self._end_of_head = b"\r\n"
         self._held = b""
         self._sending: asyncio.Task[None] | Burst | Awaited | None = None
+        self._recognised = path.recognise, b"", ()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -193,9 +199,13 @@ class FastConnection(Connection):
     def _serve(self, data: bytes) -> bool:
         """Begin the response to a plain request. Returns False, without any effect, if aiohttp must serve it."""
         path = self._path
-        request = path.recognise(data)
-        if request is None:
-            return False
+        by, head, request = self._recognised
+        # Players that poll a playlist send equal heads, and a comparison is cheaper. A reload changes `recognise`.
+        if data != head or by is not path.recognise:
+            if (found := path.recognise(data)) is None:
+                return False
+            request = found
+            self._recognised = path.recognise, data, request
         began, now = self.loop.time(), path.clock()
         response = path.prepared.find(request, now)
         if response is None:
@@ -263,8 +273,8 @@ class FastConnection(Connection):
         if self._socket < 0:
             return isinstance(self.transport, TlsTransport) and self._send_enciphered(response, head, began)
         at, stop = response.start, response.stop
-        turn = Span(at, min(stop, at + MAX_PER_TURN_BYTES))
-        if not _is_resident(response, turn, began):
+        turn_stop = min(stop, at + MAX_PER_TURN_BYTES)
+        if not _is_resident(response.lease, at, turn_stop, began):
             return False
         self._write(head)
         assert self.transport is not None
@@ -272,7 +282,7 @@ class FastConnection(Connection):
             self._send_in_task(response, self._path.cache.reader_of(response.lease), at, began)
             return True
         try:  # noqa: SIM105 - as in `_write`
-            at += os.sendfile(self._socket, fd, offset + at, turn.stop - at)
+            at += os.sendfile(self._socket, fd, offset + at, turn_stop - at)
         except OSError:
             pass  # the burst meets the same error
         if at < stop:
@@ -379,17 +389,16 @@ class FastConnection(Connection):
         return self._sending is not None
 
 
-def _is_resident(response: PreparedResponse, turn: Span, now: float) -> bool:
-    """Return whether the bytes of the turn are in the page cache. `now` is the loop's time.
+def _is_resident(lease: Lease, start: int, stop: int, now: float) -> bool:
+    """Return whether the bytes [start, stop) are in the page cache. `now` is the loop's time.
 
     For a whole object that is sent often, the kernel's reply holds for RESIDENT_S.
     """
-    lease = response.lease
-    if now < lease.resident_until and turn.stop == lease.metadata.size:
+    if now < lease.resident_until and stop == lease.metadata.size:
         return True
-    if not page_cache.is_resident(lease.region.fd, lease.region.locate(turn)):
+    if not page_cache.is_resident(lease.region.fd, lease.region.locate(Span(start, stop))):
         return False
-    if turn.length == lease.metadata.size:
+    if not start and stop == lease.metadata.size:
         lease.resident_until = now + RESIDENT_S
     return True
 
