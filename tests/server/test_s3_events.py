@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import boto3
 import pytest
 from messages import TEST_EVENT, message, record
 from proxy_under_test import S3, Proxy, StartProxy, until
@@ -225,3 +226,24 @@ async def test_a_queue_that_is_gone(start: StartProxy, s3: S3, sqs: Any, notifie
     assert ready.json()["reasons"][0]["reason"] == "events-not-read"
     assert ready.json()["reasons"][0]["name"] == "queue-missing"
     assert await metric(proxy, "s3_event_queue_failures_total") >= 1
+
+
+@each_row("is_raw", [True, False])
+async def test_events_by_way_of_sns(
+    start: StartProxy, s3: S3, sqs: Any, moto_aws: OriginSettings, is_raw: bool
+) -> None:
+    """Events that a topic passes on to the queue of a node count as well, in its envelope or without."""
+    keys = {"aws_access_key_id": "any", "aws_secret_access_key": "any-secret"}
+    sns = boto3.client("sns", endpoint_url=moto_aws.endpoint_url, region_name="us-east-1", **keys)
+    topic = sns.create_topic(Name=f"t-{s3.bucket}-{is_raw}")["TopicArn"]
+    url = sqs.create_queue(QueueName=f"q-{s3.bucket}-{is_raw}")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    raw = {"RawMessageDelivery": str(is_raw).lower()}
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes=raw)
+    configuration = {"TopicConfigurations": [{"TopicArn": topic, "Events": ["s3:ObjectCreated:*"]}]}
+    s3.client.put_bucket_notification_configuration(Bucket=s3.bucket, NotificationConfiguration=configuration)
+    proxy = await start(freshness=DAY, invalidation={"sqs": {"queue_url": url}})
+    for body in (b"one", b"two!"):
+        s3.put("x", body)
+        await served(proxy, "/x", partial(has_body, body))
+    await proxy.stop()
