@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from typing import Any
 
 from flask import Flask, request
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -12,7 +13,7 @@ from werkzeug.serving import make_server
 def main() -> None:
     threading.Thread(target=_exit_at_end_of_stdin, daemon=True).start()
 
-    def application(service: str) -> Flask:
+    def application(service: Any) -> Flask:
         app: Flask = create_backend_app(service)
 
         @app.before_request

@@ -137,6 +137,8 @@ BUGS = (
         (
             "tests/front_end/test_lease_table.py::test_leases_end_by_themselves_while_the_owner_does_not_move_their_bound",
         ),
+    ),
+    Bug(
         7,
         "an-event-spares-by-etag-alone",
         "An object that was copied onto itself keeps its old metadata, although an event of S3 reports the copy.",
