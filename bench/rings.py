@@ -1,7 +1,7 @@
 """Which node of a fleet gets a path: the consistent hashing of nginx, HAProxy and Envoy, as these programs compute it.
 
-`tests/e2e/test_fleet.py` compares the choices with those of the programs. A ring returns the nodes of a key in the
-order in which a front tries them, so that a node that is gone or has too much to do is passed over.
+`tests/e2e/test_fleet_fronts.py` compares the choices with those of the programs. A ring returns the nodes of a key in
+the order in which a front tries them, so that a node that is gone or has too much to do is passed over.
 """
 
 import bisect

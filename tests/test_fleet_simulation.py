@@ -1,4 +1,4 @@
-"""The simulation of fleets (bench/fleet.py). The real programs are beside its hashing in tests/e2e/test_fleet_fronts.py."""
+"""The simulation of fleets (bench/fleet.py). tests/e2e/test_fleet_fronts.py compares its hashing with the programs."""
 
 import sys
 from itertools import islice

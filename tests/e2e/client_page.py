@@ -17,7 +17,7 @@ GROUPS = {
     "sdks": "SDKs",
     "upload_clients": "Uploads",
     "edges": "Edges",
-    "fleet": "Fleets behind HAProxy, nginx and Envoy",
+    "fleet_fronts": "Fleets behind HAProxy, nginx and Envoy",
     "fleet_nodes": "Nodes of a fleet: loss, and rolling upgrades",
     "fronts": "Fronts of TCP, and Unix sockets",
     "deployment": "Deployment",

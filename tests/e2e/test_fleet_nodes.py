@@ -1,4 +1,4 @@
-"""Three bucketfronts behind HAProxy and nginx: what S3 sends, the loss of a node, and a rolling upgrade."""
+"""Three bucketfronts behind HAProxy, nginx and Envoy: what S3 sends, the loss of a node, and a rolling upgrade."""
 
 import signal
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from case import Case
-from fleet_fronts import program_of
+from fleet_fronts import FRONTS, program_of
 from fleet_nodes import CLIENTS, Fleet, Nodes, failures, read_on, until
 from rows import examples
 
@@ -21,7 +21,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield started
 
 
-@pytest.mark.parametrize("front", ["HAProxy", "nginx"])
+@pytest.mark.parametrize("front", FRONTS)
 def test_loss(front: str, nodes: Nodes, case: Case, tmp_path: Path) -> None:
     """The fleet fetches each object once, and that of a killed node once more: no herd. It returns with its cache.
 
