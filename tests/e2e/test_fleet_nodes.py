@@ -59,7 +59,7 @@ def returned(fleet: Fleet, keys: set[str]) -> bool:
     return not fleet.fetched() and hits >= len(keys) // 2
 
 
-@pytest.mark.parametrize("front", ["HAProxy"])
+@pytest.mark.parametrize("front", FRONTS)
 def test_pause(front: str, nodes: Nodes, case: Case, tmp_path: Path) -> None:
     """A node that hangs costs no request at all, only time, and each of its objects one more request to S3 (I1, I3)."""
     case.of(program_of(front), "a node that hangs")
