@@ -133,6 +133,7 @@ async def test_pipelined_writes_of_a_client_that_is_gone(proxy: Proxy, s3: S3, i
     assert [line["status"] for line in proxy.log] == [201] * 4
 
 
+@pytest.mark.one_process("it looks at what waits in the connection; test_front_end_clients.py has front ends")
 @pytest.mark.parametrize("is_reset", [False, True])
 @pytest.mark.parametrize("is_hit", [False, True])
 @pytest.mark.parametrize("in_one_segment", [False, True])
@@ -189,7 +190,7 @@ async def test_write_over_tls(start: StartProxy, s3: S3, tmp_path: Path) -> None
     async with connected(proxy.address, tls) as client:
         await client.send(message("PUT", "/x", body=DATA))
         await until(lambda: proxy.relay.seen)
-    await until(lambda: has_lost_its_client(proxy))
+    await until(lambda: has_seen_the_end(proxy))
     gate.set()
     await until(lambda: not connections(proxy))
     assert s3.get("x") == DATA
