@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import processes
+import two_workers
 import warm
 from figures import OURS, Figure, Goal, median
 from load import wrk, wrk_program
@@ -26,8 +27,15 @@ PURGE_GOAL_MS = 5.0
 MEMORY_GOAL_MIB = 40.0
 
 
-async def measure(folder: Path) -> list[Figure]:
-    """Run the proxy with four front ends on an origin of files."""
+async def measure(folder: Path, *, with_peers: bool) -> list[Figure]:
+    """Run the proxy with four front ends on an origin of files, and the comparison of two workers."""
+    apart = folder / "two"
+    apart.mkdir()
+    compared = await two_workers.measure(apart, with_peers=with_peers) if wrk_program() else []
+    return compared + await _of_four(folder)
+
+
+async def _of_four(folder: Path) -> list[Figure]:
     root = folder / "root"
     warm.write_files(root, (SIZE,), has_big=False)
     home = folder / "ours"

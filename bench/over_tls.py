@@ -7,12 +7,14 @@ from pathlib import Path
 
 import processes
 import warm
-from figures import Figure
+from figures import Figure, Goal
 from load import Load, wrk
 from processes import Certificate, Subject
 
 SCENARIO = "TLS: hits, 32 connections, varying heads"
 SIZES = warm.SIZES[:4]
+GOAL = Goal(0.8, of_peers=True)
+WITH_GOAL = ("16 KiB", "1 MiB")
 
 
 async def certificate(folder: Path) -> Certificate:
@@ -61,5 +63,5 @@ async def _hits(subjects: Sequence[Subject]) -> list[Figure]:
                     await wrk(subject, "get", size.length, paths, connections=32, seconds=warm.SECONDS,
                               body_length=size.length)
                 )  # fmt: skip
-        figures += warm.rates(SCENARIO, size.label, loads, None)
+        figures += warm.rates(SCENARIO, size.label, loads, GOAL if size.label in WITH_GOAL else None)
     return figures

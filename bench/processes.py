@@ -267,7 +267,7 @@ NGINX = """\
 daemon off;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log warn;
-worker_processes 1;
+worker_processes {workers};
 worker_rlimit_nofile {files};
 {user}
 events {{ worker_connections 8192; }}
@@ -321,9 +321,9 @@ def nginx_program() -> str | None:
 @contextlib.asynccontextmanager
 async def nginx(
     folder: Path, origin_port: int, certificate: Certificate | None = None, access_log: str | None = None,
-    authority: Certificate | None = None,
+    authority: Certificate | None = None, workers: int = 1,
 ) -> AsyncGenerator[list[Subject], None]:  # fmt: skip
-    """Run one nginx worker: whole objects with proxy_cache_lock, and slices of 1 MiB. Raises RuntimeError.
+    """Run `workers` of nginx: whole objects with proxy_cache_lock, and slices of 1 MiB. Raises RuntimeError.
 
     Its access log is a file in `folder`, if `access_log` says no other. `authority` is the certificate of an
     origin with TLS.
@@ -344,6 +344,7 @@ async def nginx(
         NGINX.format(
             folder=folder, origin=origin_port, port=port, bucket=BUCKET, user=user, files=files, tls=tls,
             log=access_log or folder / "access.log", verify=verify, scheme=to_origin,
+            workers=workers,
         )
     )  # fmt: skip
     async with listening("nginx", port, executable, "-p", folder, "-c", config, folder=folder) as pid:

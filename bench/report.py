@@ -52,6 +52,9 @@ What the rows mean. Medians of three rounds; *ratio* is bucketfront's to the bes
   ahead of the running parts, inside one, and at 10 to 99 % of the object.
 - **9** 2 MiB at the head, the tail and 20 random offsets, one after the other. *Closed*: `bytes=a-b`, as Safari,
   ExoPlayer and DASH send them. *Open-ended*: `bytes=a-`, and the client leaves after 2 MiB, as Chromium and ffmpeg do.
+- **cost** User and system time of each request, of a slower client that all proxies can serve.
+- **server.workers** The purge waits for four front ends that have leases. Two workers run beside two of nginx. `wrk`
+  takes a part of the same cores, so the CPU of a hit counts as well.
 - **uploads** bucketfront and the AWS command line {awscli} take turns, and what S3 has afterwards is compared with
   what was sent. No other cache here takes uploads for S3: nginx and Varnish cannot sign them.
 

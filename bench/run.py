@@ -4,7 +4,7 @@ The program starts origins, bucketfront and, if installed, nginx and Varnish on 
 folder. It measures the scenarios of `warm.py`, `over_tls.py`, `front_ends.py`, `cold.py`, `cost.py`, `seeks.py`,
 `tls_origin.py`, `scale.py` and `uploads.py`, and prints each number with its goal. It writes
 `bench/results/latest.json`, `docs/performance.md` and its picture, and ends all it started. Exit status 0: the run
-worked, whether goals were met or missed.
+worked, whether goals were met or missed. `front_ends.py` includes `two_workers.py`.
 """
 
 import argparse
@@ -108,7 +108,7 @@ async def measure(chosen: list[str], folder: Path, *, with_peers: bool) -> list[
     if "tls-origin" in chosen:
         figures += await tls_origin.measure(_place(folder, "tls-origin"), with_peers=with_peers)
     if "workers" in chosen and processes.nginx_program() is not None:
-        figures += await front_ends.measure(_place(folder, "workers"))
+        figures += await front_ends.measure(_place(folder, "workers"), with_peers=with_peers)
     if "scale" in chosen and SCALE.exists():
         figures += await asyncio.to_thread(_scale)
     if "uploads" in chosen:

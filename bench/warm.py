@@ -133,6 +133,10 @@ def rates(scenario: str, what: str, loads: dict[str, list[Load]], goal: Goal | N
     return figures
 
 
+def cpu_per_request(scenario: str, what: str, loads: dict[str, list[Load]], goal: Goal) -> list[Figure]:
+    return [Figure(scenario, what, "µs", name, _cpu_per_request(found), goal=goal) for name, found in loads.items()]
+
+
 def _p99s(scenario: str, what: str, loads: dict[str, list[Load]]) -> list[Figure]:
     return [Figure(scenario, what, "ms", name, median([load.p99 for load in found])) for name, found in loads.items()]
 
