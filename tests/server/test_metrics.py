@@ -17,7 +17,9 @@ from bucketfront.admin.collectors.table import FAMILIES, STANDARD_PREFIXES
 from bucketfront.server.telemetry.metric_family import Kind
 
 ALL = {family.exposed_name: family for families in FAMILIES.values() for family in families}
-OPTIONAL = {"bucketfront_tls_certificate_not_after_seconds", "bucketfront_tls_handshakes_failed_total"}
+OPTIONAL = {"bucketfront_tls_certificate_not_after_seconds", "bucketfront_tls_handshakes_failed_total"} | {
+    name for name in ALL if name.startswith("bucketfront_s3_event")
+}
 UNITS = ("_bytes", "_seconds", "_ratio", "_info")
 
 

@@ -130,12 +130,12 @@ async def test_mounts_that_refuse_parameters(start: StartProxy, s3: S3) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 @pytest.mark.parametrize("path", ["/b", "/b/", "/"])
 async def test_operations_of_buckets(start: StartProxy, s3: S3, method: str, path: str) -> None:
-    """A client of S3 that means a bucket gets a 501, and no redirect to another URL."""
+    """A client of S3 that means a bucket gets a 501, and no redirect to another URL. It may ask whether it exists."""
     proxy = await start(
         mounts=[{"path": "/b/", "bucket": s3.bucket, "methods": ["GET", "PUT", "DELETE"]}], uploads=None
     )
     response = await proxy.request(method, path, SIGNED, b"" if method == "PUT" else None)
-    assert response.status == 501
+    assert response.status == (200 if method == "HEAD" and path != "/" else 501)
     assert proxy.relay.seen == []
 
 

@@ -1,5 +1,6 @@
 """Leases and finished requests as facts of messages, and back."""
 
+import marshal
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,11 +9,14 @@ from bucketfront.http.metadata import Metadata
 from bucketfront.keys import ObjectKey
 from bucketfront.server.cut import Cut
 from bucketfront.server.telemetry.access_log import LAST, AccessRecord, FinishedRequest
-from bucketfront.server.telemetry.logged_fields import NOTHING, LoggedFields
+from bucketfront.server.telemetry.logged_fields import LoggedFields
 
 Facts = dict[str, Any]
 
 MAX_KNOWN_RECORDS = 4096  # of a front end, at about 1 KiB each in the owner
+
+_Line = tuple[int, int, str, float, float, LoggedFields]
+"""A finished request: the number of its record, the bytes sent, the client, its end, its seconds, and its fields."""
 
 _OF_RECORD = ("method", "path", "status", "cache", "outcome", "mount", "size", "first_byte", "fault")
 
@@ -76,22 +80,22 @@ class SentRecords:
     def __init__(self) -> None:
         self._numbers: dict[AccessRecord, int] = {}
 
-    def facts_of(self, requests: Sequence[FinishedRequest]) -> Facts:
-        """Return the facts of requests of the fast path, with the records that are new."""
+    def facts_of(self, requests: Sequence[FinishedRequest]) -> tuple[Facts, bytes]:
+        """Return the facts of requests of the fast path, with the records that are new, and a line for each request."""
         is_new = len(self._numbers) + len(requests) > MAX_KNOWN_RECORDS
         if is_new:
             self._numbers.clear()
         numbers = self._numbers
         records: list[Facts] = []
-        lines: list[list[Any]] = []
+        lines: list[_Line] = []
         for record, sent, client, at, seconds, fields in requests:
             number = numbers.get(record)
             if number is None:
                 number = numbers[record] = len(numbers)
                 facts = {name: getattr(record, name) for name in _OF_RECORD}
                 records.append({**facts, "key": record.key, "cut": None if record.cut is None else record.cut.value})
-            lines.append([number, sent, client, at, seconds, _texts_of(fields)])
-        return {"forget": is_new, "records": records, "requests": lines}
+            lines.append((number, sent, client, at, seconds, fields))
+        return {"forget": is_new, "records": records}, marshal.dumps(lines)
 
 
 class KnownRecords:
@@ -100,22 +104,17 @@ class KnownRecords:
     def __init__(self) -> None:
         self._records: list[AccessRecord] = []
 
-    def requests_of(self, facts: Facts) -> list[FinishedRequest]:
+    def requests_of(self, facts: Facts, lines: bytes | memoryview) -> list[FinishedRequest]:
         """Return the requests of a message, which follows all those before it."""
         if facts["forget"]:
             self._records = []
         records = self._records
         records += map(_record_of, facts["records"])
         return [
-            (records[number], sent, client, at, seconds, NOTHING if texts is None else _fields_of(texts))
-            for number, sent, client, at, seconds, texts in facts["requests"]
+            (records[number], sent, client, at, seconds, fields)
+            # A process of this program has written it, in this version of Python.
+            for number, sent, client, at, seconds, fields in marshal.loads(lines)  # noqa: S302 # nosec B302
         ]
-
-
-def _texts_of(fields: LoggedFields) -> list[str | None] | None:
-    if fields == NOTHING:
-        return None
-    return [value.decode("latin-1") if isinstance(value, bytes) else value for value in fields]
 
 
 def _record_of(facts: Facts) -> AccessRecord:
@@ -128,7 +127,3 @@ def _record_of(facts: Facts) -> AccessRecord:
         key=None if key is None else key_of(key),
         cut=None if cut is None else Cut(cut),
     )
-
-
-def _fields_of(texts: Sequence[str | None]) -> LoggedFields:
-    return tuple(None if text is None else text.encode("latin-1") for text in texts)

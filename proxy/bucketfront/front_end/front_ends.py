@@ -162,7 +162,7 @@ class _FrontEnd:
             case Kind.CLOSED:
                 grants.closed(self._holder, facts)
             case Kind.SERVED:
-                self._count(facts)
+                self._count(facts, message.data)
             case Kind.HAND_OVER:
                 self._take(Visitor.of(facts), bytes(message.data), passed[0])
             case Kind.FLUSHED:
@@ -177,8 +177,8 @@ class _FrontEnd:
             case _:
                 log.debug("a front end sent %s", message.kind.name)  # DRAINED: its end follows
 
-    def _count(self, facts: Facts) -> None:
-        for record, sent, client, at, seconds, fields in self._records.requests_of(facts):
+    def _count(self, facts: Facts, lines: bytes | memoryview) -> None:
+        for record, sent, client, at, seconds, fields in self._records.requests_of(facts, lines):
             self._parts.telemetry.add(record, sent, client, at, seconds, fields)
         self._parts.grants.record_uses(self._holder, facts["uses"])
 

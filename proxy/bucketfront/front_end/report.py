@@ -52,5 +52,6 @@ class Report:
         uses = iter(self._leases.take_uses().items())
         while requests or (some := list(islice(uses, MAX_BATCH))):
             some = list(islice(uses, MAX_BATCH)) if requests else some
-            self._send(Message(Kind.SERVED, {**self._records.facts_of(requests), "uses": some}))
+            facts, lines = self._records.facts_of(requests)
+            self._send(Message(Kind.SERVED, {**facts, "uses": some}, lines))
             requests = []
