@@ -72,6 +72,7 @@ sbom: $(AUDIT_STAMP)
 long: install
 	TEST_ALL=1 $(BIN)/pytest -n auto --dist worksteal --ignore tests/e2e --ignore tests/reliability \
 		-m 'long or sampled' tests
+	TEST_WORKERS=2 $(BIN)/pytest -n auto --dist worksteal -m long tests/server/test_fast_path_equal.py
 
 # The tests with other people's programs, S3 servers and test suites. What is not installed is "not run".
 # Writes docs/compatibility.md.

@@ -194,7 +194,7 @@ async def test_presentation(start_pair: StartPair, s3: S3) -> None:
         for wish in wishes:
             for method in ("GET", "HEAD"):
                 await pair.compare(message(method, target, wish))
-    assert pair.answered - before > 100
+    assert pair.answered - before > 80  # the first one of a path goes to the owner, if there are front ends
 
 
 async def test_log_and_metrics(start_pair: StartPair, s3: S3) -> None:
@@ -211,6 +211,7 @@ async def test_log_and_metrics(start_pair: StartPair, s3: S3) -> None:
     assert pair.answered - before >= 8
     of_one = {"time": "", "ms": 0, "first_byte_ms": 0, "request_id": ""}
     logs = [[line | of_one for line in proxy.log] for proxy in (pair.fast, pair.slow)]
+    logs = [sorted(lines, key=repr) for lines in logs]  # those of several processes come in batches
     assert logs[0] == logs[1]
     counts = []
     for proxy in (pair.fast, pair.slow):
