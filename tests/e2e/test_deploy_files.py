@@ -20,6 +20,7 @@ from case import Case
 from fakes import object_bytes
 from held_port import held_port
 from installs import NotInstallable
+from process_tree import descendants
 from programs import Program, installed, run
 from site_under_test import Origin
 
@@ -175,11 +176,14 @@ def test_system_calls(origin: Origin, case: Case, tmp_path: Path) -> None:
     permitted = system_calls(analyze, "@system-service") - system_calls(analyze, "@privileged")
     traced = tmp_path / "calls"
     with bucketfront(origin.configuration(tmp_path), tmp_path) as proxy:
-        command = (strace.path, "-f", "-c", "-U", "name", "-o", str(traced), "-p", str(proxy.pid))
+        processes = [proxy.pid, *descendants(proxy.pid)]  # front ends among them
+        each = [argument for process in processes for argument in ("-p", str(process))]
+        command = (strace.path, "-f", "-c", "-U", "name", "-o", str(traced), *each)
         with subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as tracer:
             assert tracer.stderr is not None
-            attached = tracer.stderr.readline()
-            assert b"attached" in attached, attached
+            for _ in processes:
+                attached = tracer.stderr.readline()
+                assert b"attached" in attached, attached
             assert exchange(proxy.url, "PUT", "/calls/film", object_bytes(SIZE)).status == 201
             for fields in ({}, {"Range": "bytes=100-200"}):
                 assert exchange(proxy.url, "GET", "/calls/film", headers=fields).status in (200, 206)
