@@ -353,7 +353,6 @@ async def framed(start: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> 
     # A slow machine may take seconds to send hundreds of pieces; the tests of these timeouts set their own.
     monkeypatch.setattr(server_connection, "DRAIN_TIMEOUT_S", 60.0)
     monkeypatch.setattr(server_connection, "LINGER_TIMEOUT_S", 60.0)
-    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT_S", 60.0)
     for key in ("x", "last", "hidden"):
         s3.put(key, key.encode())
     methods = ["GET", "HEAD", "PUT", "POST", "DELETE"]
