@@ -18,6 +18,7 @@ from upload_link import UploadLink
 
 HERE = Path(__file__).parent
 SIZE = 24 << 20  # three parts of an upload to S3
+MAX_SENT = 5 * SIZE // 2  # a reset drops the megabytes that the kernel holds, more than once on a busy machine
 DATA = object_bytes(SIZE)
 SMALL = object_bytes(100_000, 1)
 RESETS = (SIZE // 5, SIZE // 2, SIZE)
@@ -246,7 +247,7 @@ def test_tus_js_client_in_node(options: dict[str, object], site: Site, case: Cas
         arguments = (packages, f"{link.url}/upload", file, f"{site.folder}/stored", json.dumps(options))
         run(node.path, HERE / "tus_upload.mjs", *arguments, folder=tmp_path)
         assert link.resets == []
-        assert link.sent < 2 * SIZE
+        assert link.sent < MAX_SENT
     assert read(site, "stored") == DATA
     assert site.send("HEAD", "stored").fields["Content-Type"] == "text/x-test"
 
@@ -343,7 +344,7 @@ def test_tus_js_client_in_a_browser(
         argument = {"script": source, "endpoint": f"{link.url}/upload", "key": f"{site.folder}/stored"}
         assert page.evaluate(TUS_IN_A_PAGE, argument) == "done"
         assert link.resets == []
-        assert link.sent < 2 * SIZE
+        assert link.sent < MAX_SENT
     assert read(site, "stored") == DATA
 
 
@@ -397,7 +398,7 @@ def test_the_upload_page_survives_resets(
         page.choose("input", file)
         assert f"uploads/{file.name}" in page.evaluate(UPLOADED)
         assert link.resets == []
-        assert link.sent < 2 * SIZE
+        assert link.sent < MAX_SENT
     assert read(uploads(site), file.name) == DATA
 
 
@@ -418,7 +419,7 @@ def test_the_upload_page_pauses_and_goes_on(
         link.release()
         page.evaluate(PRESS)
         assert f"uploads/{file.name}" in page.evaluate(UPLOADED)
-        assert link.sent < 2 * SIZE
+        assert link.sent < MAX_SENT
     assert read(uploads(site), file.name) == DATA
 
 
@@ -436,5 +437,5 @@ def test_the_upload_page_goes_on_after_a_reload(
         link.release()
         page.choose("input", file)
         assert f"uploads/{file.name}" in page.evaluate(UPLOADED)
-        assert link.sent < 2 * SIZE
+        assert link.sent < MAX_SENT
     assert read(uploads(site), file.name) == DATA
