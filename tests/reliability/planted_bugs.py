@@ -2421,8 +2421,8 @@ BUGS = (
         "A purge may have any type, so that a page can send it without a preflight.",
         (
             Edit(
-                "bucketfront.admin.json_body:_json_body",
-                "media_types.essence(fields.get(hdrs.CONTENT_TYPE, '')) != 'application/json'",
+                "bucketfront.admin.request_body:read_json",
+                "media_types.essence(request.headers.get(hdrs.CONTENT_TYPE, '')) != 'application/json'",
                 "False",
             ),
         ),

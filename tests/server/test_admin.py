@@ -12,7 +12,7 @@ from relay import Seen, canned
 from rows import each_row
 from wire import connected, message
 
-from bucketfront.admin import json_body, purges
+from bucketfront.admin import purges, request_body
 from bucketfront.admin.purges import MAX_PATHS
 
 JSON = {"Content-Type": "application/json"}
@@ -246,7 +246,7 @@ async def test_token(start: StartProxy, s3: S3) -> None:
 
 async def test_a_request_that_never_comes_in(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The body of a purge has a timeout, after which the connection closes (I20)."""
-    monkeypatch.setattr(json_body, "BODY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", 0.2)
     async with connected(proxy.app.admin_address) as client:
         await client.send(message("POST", "/api/v1/purge", {"Content-Length": "100", **JSON}) + b'{"paths"')
         assert (await client.response()).status == 408

@@ -11,7 +11,7 @@ from proxy_under_test import S3, Proxy, StartProxy, until
 from rows import each_row
 from wire import Connection, connected, message
 
-from bucketfront.admin import api, json_body, tokens
+from bucketfront.admin import api, request_body, tokens
 from bucketfront.admin.tokens import Token
 
 TOKEN = "0123456789abcdef"
@@ -135,7 +135,7 @@ async def test_no_decompression(warm: Proxy) -> None:
 
 async def test_a_body_that_is_too_large(warm: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body has a bound, whether its length is declared or not, and the connection closes behind the refusal."""
-    monkeypatch.setattr(json_body, "MAX_BODY_BYTES", 100)
+    monkeypatch.setattr(request_body, "MAX_BODY_BYTES", 100)
     for framing in ({"Content-Length": "101"}, {"Transfer-Encoding": "chunked"}):
         async with connected(warm.app.admin_address) as client:
             await client.send(message("POST", PATH, {"Content-Type": "application/json", **framing}))

@@ -190,7 +190,7 @@ async def test_a_post_that_is_too_large(hooked: Proxy, monkeypatch: pytest.Monke
 
 
 async def test_a_path_of_its_own(start: StartProxy, s3: S3) -> None:
-    """The webhook is at the configured path alone. Without the section there is none."""
+    """The webhook is at the configured path alone. Without the section no path is one."""
     path = f"{PATH}/minio"
     proxy = await start(invalidation={"webhook": {"token": TOKEN, "path": path}})
     assert (await posted(proxy, message(), path=path)).status == 200

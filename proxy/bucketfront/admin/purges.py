@@ -7,10 +7,10 @@ from typing import Annotated
 from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
-from bucketfront.admin.json_body import read_json
 from bucketfront.admin.operation import FAILURE, Body, Media, Operation
 from bucketfront.admin.purge_paths import PurgePaths
 from bucketfront.admin.refusal import Refused
+from bucketfront.admin.request_body import read_json
 from bucketfront.cache import Cache, KeyRange, Purged, PurgeMode, PurgeSelection
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.errors import BadPath, NoSuchMount, StoreError

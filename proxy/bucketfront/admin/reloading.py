@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict, Field
 
-from bucketfront.admin.json_body import read_json
 from bucketfront.admin.operation import Body, Media, Operation
 from bucketfront.admin.reloader import ReloadOutcome, ReloadVerdict
+from bucketfront.admin.request_body import read_json
 
 CAUSE = "POST /api/v1/reload"
 

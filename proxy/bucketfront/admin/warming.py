@@ -8,9 +8,9 @@ from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from bucketfront.admin.jobs import JobReport, report
-from bucketfront.admin.json_body import read_json
 from bucketfront.admin.operation import FAILURE, Body, Media, Operation
 from bucketfront.admin.refusal import Refused, error_response
+from bucketfront.admin.request_body import read_json
 from bucketfront.cache import CacheMode
 from bucketfront.config.quantities import Size
 from bucketfront.errors import BadPath, NoSuchMount

@@ -1,21 +1,19 @@
-"""`POST /api/v1/s3-events`: takes events of S3 from servers that post them (docs/fleet.md#s3-tells-us)."""
+"""`POST /api/v1/s3-events`: takes events of S3 from servers that post them (docs/fleet.md#events-of-s3)."""
 
-import asyncio
 from collections.abc import Mapping
 
 from aiohttp import hdrs, web
 from pydantic import BaseModel, ConfigDict
 
-from bucketfront.admin.json_body import BODY_TIMEOUT_S
 from bucketfront.admin.operation import FAILURE, Body, Media, Operation
 from bucketfront.admin.refusal import Refused
+from bucketfront.admin.request_body import read_body
 from bucketfront.admin.tokens import Token, TokenVerdict
 from bucketfront.config.invalidation_settings import DEFAULT_WEBHOOK_PATH, WebhookSettings
 from bucketfront.errors import StoreError
 from bucketfront.s3_events.event import UnreadableMessage
 from bucketfront.s3_events.event_parser import MAX_MESSAGE_BYTES
 from bucketfront.s3_events.webhook_receiver import WebhookReceiver, as_bearer
-from bucketfront.server.receive.request_body import invite
 
 TEMPLATE = DEFAULT_WEBHOOK_PATH
 
@@ -61,33 +59,9 @@ class Webhook:
         if self._receiver is None or not self.is_at(request.rel_url.raw_path):
             raise Refused(404, "there is no webhook here: see invalidation.webhook")
         try:
-            outcome = await self._receiver.take(await _body(request))
+            outcome = await self._receiver.take(await read_body(request, MAX_MESSAGE_BYTES))
         except UnreadableMessage as error:
             raise Refused(400, f"the body cannot be taken: {error}") from error
         except StoreError as error:
             raise Refused(503, f"the events are not applied, send them again: {error}", {"Retry-After": "1"}) from error
         return web.json_response({"outcome": outcome.value})
-
-
-async def _body(request: web.BaseRequest) -> bytes:
-    """Return the body, whatever its type is: the token shows that no page sends it. Raises Refused."""
-    too_large = Refused(413, f"the body has more than {MAX_MESSAGE_BYTES} bytes")
-    if hdrs.CONTENT_ENCODING in request.headers:
-        raise Refused(415, "the body must not have a Content-Encoding")
-    if (request.content_length or 0) > MAX_MESSAGE_BYTES:
-        raise too_large
-    invite(request)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            while chunk := await request.content.readany():
-                body += chunk
-                if len(body) > MAX_MESSAGE_BYTES:
-                    raise too_large
-    except TimeoutError as error:
-        raise Refused(
-            408, f"the request did not come in within {BODY_TIMEOUT_S:g} s", {"Connection": "close"}
-        ) from error
-    except web.RequestPayloadError as error:
-        raise Refused(400, "the body broke off") from error
-    return bytes(body)

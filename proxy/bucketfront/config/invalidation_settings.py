@@ -65,13 +65,13 @@ class WebhookSettings(Section):
 
 class InvalidationSettings(Section):
     """Where events of S3 come from. Objects that they name are revalidated at their next use, within seconds after a
-    change. Without the section, lifetimes alone decide. See [fleet.md](fleet.md#s3-tells-us).
+    change. Without the section, lifetimes alone decide. See [fleet.md](fleet.md#events-of-s3).
     """
 
     sqs: SqsSettings | None = None
     """The queue to read. With `null` none is read."""
     webhook: WebhookSettings | None = None
-    """The webhook to serve. With `null` there is none."""
+    """The webhook to serve. With `null` no webhook is served."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:

@@ -7,7 +7,7 @@ from enum import Enum
 from bucketfront.s3_events.event import EventKind
 
 BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86_400.0)
-"""The upper bounds of the histogram, from a webhook nearby to a queue that nobody read for a day."""
+"""The upper bounds of the histogram, from a webhook nearby to a queue that was not read for a day."""
 
 
 class EventOutcome(Enum):
