@@ -42,7 +42,7 @@ from bucketfront.config.settings import Settings
 from bucketfront.errors import CacheInUse
 from bucketfront.fleet.assembly import open_fleet
 from bucketfront.fleet.fleet import Fleet
-from bucketfront.front_end.assembly import start_front_ends
+from bucketfront.front_end.assembly import build_front_ends
 from bucketfront.front_end.front_ends import FrontEnds
 from bucketfront.front_end.nursery import Nursery, check_system
 from bucketfront.http import via
@@ -408,7 +408,7 @@ class App:
             return
         assert self._nursery is not None
         assert isinstance(self.admin.server, ConnectionServer)
-        self.front_ends = await start_front_ends(
+        self.front_ends = build_front_ends(
             self._stack,
             self._nursery,
             self._workers,
@@ -419,6 +419,7 @@ class App:
             self.cache_assembly,
             clock_runs=self._elapsed is boottime,
         )
+        await self.front_ends.start()  # settings and certificates that change meanwhile reach them as well
 
     def _adopt_in_front_ends(self) -> None:
         """Let front ends follow the present settings and files."""

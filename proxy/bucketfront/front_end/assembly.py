@@ -16,7 +16,7 @@ from bucketfront.server.http1.connection_tally import ConnectionTally
 from bucketfront.server.server import Server, ServerParts
 
 
-async def start_front_ends(
+def build_front_ends(
     stack: AsyncExitStack,
     nursery: Nursery,
     workers: int,
@@ -28,10 +28,9 @@ async def start_front_ends(
     *,
     clock_runs: bool,
 ) -> FrontEnds:
-    """Start `workers` processes that accept connections in place of the listener of `server`.
+    """Return what starts `workers` processes that accept connections in place of the listener of `server`.
 
-    `stack` gets what ends them. If the clock does not run, a test sets it. Raises UnusableSetting if one does not
-    begin to serve.
+    `stack` gets what ends them. If the clock does not run, a test sets it.
     """
     grants = LeaseGrants(server_parts.cache, cache_assembly.clock)
     connections, limit = server.listener.server, server_parts.connections
@@ -53,7 +52,6 @@ async def start_front_ends(
     limit.tally = ConnectionTally.create()
     stack.callback(_count_alone, limit)
     stack.push_async_callback(front_ends.stop)
-    await front_ends.start()
     return front_ends
 
 
