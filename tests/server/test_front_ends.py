@@ -174,9 +174,7 @@ async def test_readers_never_go_back(two: Proxy, s3: S3) -> None:
 
 async def test_a_stopped_front_end_holds_no_purge(two: Proxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """A front end that does not acknowledge is ended, so that a purge is complete when its response comes."""
-    monkeypatch.setattr(
-        lease_grants, "ACKNOWLEDGE_TIMEOUT_S", 1.0
-    )  # the other one acknowledges in time, on a busy machine as well
+    monkeypatch.setattr(lease_grants, "ACKNOWLEDGE_TIMEOUT_S", 1.0)  # the other one keeps it on a busy machine too
     s3.put("x", b"old")
     await warm(two, "/x")
     async with AsyncExitStack() as stack:
@@ -402,9 +400,7 @@ async def test_a_stopped_front_end_holds_no_reload(
     start_two: StartProxy, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A front end that does not follow a reload is ended, so that none serves what a new rule protects."""
-    monkeypatch.setattr(
-        front_ends_module, "ACKNOWLEDGE_TIMEOUT_S", 1.0
-    )  # the other one acknowledges in time, on a busy machine as well
+    monkeypatch.setattr(front_ends_module, "ACKNOWLEDGE_TIMEOUT_S", 1.0)  # the other one keeps it on a busy machine too
     s3.put("x", b"data")
     proxy = await start_two()
     await warm(proxy, "/x")
