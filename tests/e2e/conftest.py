@@ -23,6 +23,7 @@ from case import Case
 from client_page import FAILED, GROUPS, NOT_RUN, PASSED, Row, dumped, loaded, page
 from installs import NotInstallable
 from seaweed import Seaweed
+from signed_endpoint import IS_STRAIGHT, SignedEndpoint, has_endpoint, signed_endpoint
 from site_under_test import Origin, Site, folder_of, running_site
 from site_under_test import origin as started_origin
 
@@ -78,7 +79,7 @@ def _row(item: pytest.Item, report: pytest.TestReport) -> Row:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the rows of the tests that ran, and keep those of the others that still exist."""
     rows = session.config.stash.get(ROWS, {})
-    if not rows:
+    if not rows or IS_STRAIGHT:
         return
     data = DOCS / "compatibility.json"
     known = loaded(data.read_text()) if data.exists() else {}
@@ -116,6 +117,21 @@ def shared_bucketfront(origin: Origin, tmp_path_factory: pytest.TempPathFactory)
 def site(origin: Origin, shared_bucketfront: Running, request: pytest.FixtureRequest) -> Site:
     """Return a folder of the bucket behind a bucketfront that takes all methods, and has no setting but those."""
     return Site(origin, shared_bucketfront, folder_of(request.node.name))
+
+
+@pytest.fixture(scope="module")
+def endpoint(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignedEndpoint]:
+    """The S3 endpoint of a bucketfront, or with `S3_CLIENTS=straight` SeaweedFS itself."""
+    if not (has_endpoint() or IS_STRAIGHT):
+        pytest.skip("not run: this version has no S3 endpoint")
+    with signed_endpoint(origin, tmp_path_factory.mktemp("endpoint")) as running:
+        yield running
+
+
+@pytest.fixture
+def place(origin: Origin, endpoint: SignedEndpoint, request: pytest.FixtureRequest) -> Site:
+    """Return a folder of the bucket behind that endpoint."""
+    return Site(origin, endpoint.running, folder_of(request.node.name))
 
 
 @pytest.fixture
