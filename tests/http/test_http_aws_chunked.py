@@ -1,16 +1,26 @@
 """The framing within the body of a streamed upload (S3 API, "transferring payload in multiple chunks")."""
 
 import base64
+import io
 import zlib
 
 import pytest
+from botocore.httpchecksum import AwsChunkedWrapper, Crc32Checksum
 from hypothesis import given
 from hypothesis import strategies as st
 from rows import each_row
 
 from bucketfront.http import aws_chunked
-from bucketfront.http.aws_chunked import MAX_LINE_BYTES, MAX_REST_BYTES, AwsChunked, BadChunks, ChunkDecoder
-from bucketfront.http.checksums import Digest
+from bucketfront.http.aws_chunked import (
+    CHUNK_BYTES,
+    MAX_LINE_BYTES,
+    MAX_REST_BYTES,
+    AwsChunked,
+    BadChunks,
+    ChunkDecoder,
+    ChunkEncoder,
+)
+from bucketfront.http.checksums import Digest, hasher
 
 SIGNATURE = b";chunk-signature=" + b"a" * 64
 
@@ -133,3 +143,54 @@ def test_malformed_lengths(text: str) -> None:
         aws_chunked.declared_length(text)
     assert aws_chunked.declared_length("10") == 10
     assert aws_chunked.declared_length(None) is None
+
+
+algorithms = st.lists(st.sampled_from(["crc32", "crc32c", "crc64nvme", "sha1", "sha256"]), unique=True, max_size=2)
+
+
+def digests_of(data: bytes, names: list[str]) -> tuple[Digest, ...]:
+    found = []
+    for name in names:
+        running = hasher(name)
+        running.update(data)
+        found.append(Digest(name, running.digest()))
+    return tuple(found)
+
+
+def encoded(data: bytes, names: list[str], step: int) -> bytes:
+    encoder = ChunkEncoder(len(data), names)
+    body = b"".join(encoder.feed(data[at : at + step]) for at in range(0, len(data), step))
+    body += encoder.close(digests_of(data, names))
+    assert len(body) == encoder.framed_length
+    return body
+
+
+@given(
+    st.binary(max_size=600), algorithms, st.integers(1, 700), st.integers(1, 700), st.sampled_from([1, 16, 255, 600])
+)
+def test_what_is_encoded_can_be_decoded(data: bytes, names: list[str], step: int, cut: int, chunk: int) -> None:
+    """The decoder gets the object and its checksums back, and the length of the body is known in advance (I3)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aws_chunked, "CHUNK_BYTES", chunk)
+        body = encoded(data, names, step)
+        framing = AwsChunked(len(data), tuple(names))
+        assert decoded(body, framing, cut) == (data, digests_of(data, names))
+
+
+@each_row("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES])
+def test_the_encoding_is_that_of_botocore(size: int) -> None:
+    """The bytes are those that botocore sends for the same object."""
+    data = bytes(size)
+    other = AwsChunkedWrapper(io.BytesIO(data), checksum_cls=Crc32Checksum, checksum_name="x-amz-checksum-crc32")
+    by_botocore = other.read()
+    assert encoded(data, ["crc32"], 300_000) == by_botocore
+
+
+def test_the_encoder_insists_on_the_declared_length() -> None:
+    """An object of another length than declared never gets the end of its body (I8)."""
+    with pytest.raises(BadChunks):
+        ChunkEncoder(3).feed(b"four")
+    encoder = ChunkEncoder(3)
+    encoder.feed(b"ab")
+    with pytest.raises(BadChunks):
+        encoder.close()

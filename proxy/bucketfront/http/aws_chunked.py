@@ -1,22 +1,23 @@
-"""Decode the body of a streamed upload of an S3 client: chunks within the body, and checksums behind them.
+"""The framing of a streamed upload to S3: chunks within the body, and checksums behind them.
 
 S3 API, "Signature calculations for the Authorization header: transferring payload in multiple chunks":
 
     body    = *( size [ ";chunk-signature=" signature ] CRLF data CRLF ) "0" [ ";chunk-signature=" signature ] CRLF rest
     rest    = *( name ":" value line-end ) CRLF
 
-The signatures of the chunks are not verified, like that of the request. Clients differ in the line ends of the rest and
-in its empty lines, so it is read to the end of the body.
+The decoder does not verify the signatures of the chunks. Clients differ in the line ends of the rest and in its empty
+lines, so it is read to the end of the body. The encoder signs no chunks, and ends the rest as botocore does.
 """
 
+import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from bucketfront.errors import ProxyError
 from bucketfront.http import content_digests
-from bucketfront.http.checksums import Digest
+from bucketfront.http.checksums import Digest, size_of
 
 MAX_LINE_BYTES = 1 << 10  # a chunk's size and its signature have about 100
 MAX_REST_BYTES = 8 << 10  # each checksum has about 70
@@ -25,6 +26,10 @@ MIN_OVERHEAD_BYTES = 64 << 10
 
 CODING = "aws-chunked"
 CHECKSUM_PREFIX = "x-amz-checksum-"
+UNSIGNED_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+"""The `x-amz-content-sha256` of a body that `ChunkEncoder` makes."""
+
+CHUNK_BYTES = 1 << 20  # as botocore's; S3 wants 8 KiB at least, and some compatible servers hold a chunk in memory
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\x20-\x7e]*)?")
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
@@ -137,6 +142,69 @@ class ChunkDecoder:
         if len(pending) > limit:
             raise BadChunks("a line of the framing, or what follows the last chunk, is too long")
         self._pending = pending
+
+
+class ChunkEncoder:
+    """Frames an object of `length` bytes, with the checksums of the algorithms `trailing` behind it.
+
+    `framed_length` is the length of the whole body, in bytes. All chunks but the last one have CHUNK_BYTES, so that it
+    is known before the first byte.
+    """
+
+    def __init__(self, length: int, trailing: Sequence[str] = ()) -> None:
+        self._left = length
+        self._in_chunk = 0  # bytes that the current chunk still gets
+        self._trailing = tuple(trailing)
+        whole, rest = divmod(length, CHUNK_BYTES)
+        self.framed_length = (
+            whole * _chunk_length(CHUNK_BYTES)
+            + (_chunk_length(rest) if rest else 0)
+            + len(_LAST_CHUNK)
+            + sum(len(_trailer(Digest(algorithm, bytes(size_of(algorithm))))) for algorithm in self._trailing)
+            + len(_LINE_END)
+        )
+
+    def feed(self, piece: bytes | memoryview) -> bytes:
+        """Return the part of the body that has the piece. Raises BadChunks if the object is longer than declared."""
+        if len(piece) > self._left:
+            raise BadChunks("the object has more bytes than were declared")
+        found: list[bytes | memoryview] = []
+        at, data = 0, memoryview(piece)
+        while at < len(data):
+            if not self._in_chunk:
+                self._in_chunk = min(self._left, CHUNK_BYTES)
+                found.append(b"%x\r\n" % self._in_chunk)
+            taken = data[at : at + self._in_chunk]
+            found.append(taken)
+            at += len(taken)
+            self._left -= len(taken)
+            self._in_chunk -= len(taken)
+            if not self._in_chunk:
+                found.append(_LINE_END)
+        return b"".join(found)
+
+    def close(self, digests: Sequence[Digest] = ()) -> bytes:
+        """Return the end of the body, with `digests` of the algorithms in their order.
+
+        Raises BadChunks if the object is shorter than declared.
+        """
+        if self._left:
+            raise BadChunks(f"the object has {self._left} bytes less than were declared")
+        assert tuple(digest.algorithm for digest in digests) == self._trailing, "those that were announced"
+        return _LAST_CHUNK + b"".join(map(_trailer, digests)) + _LINE_END
+
+
+_LINE_END = b"\r\n"
+_LAST_CHUNK = b"0\r\n"
+
+
+def _chunk_length(size: int) -> int:
+    return len(b"%x" % size) + size + 2 * len(_LINE_END)
+
+
+def _trailer(digest: Digest) -> bytes:
+    value = binascii.b2a_base64(digest.value, newline=False)
+    return f"{CHECKSUM_PREFIX}{digest.algorithm}:".encode() + value + _LINE_END
 
 
 def _fields(rest: bytes) -> Mapping[str, str]:
