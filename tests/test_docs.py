@@ -246,6 +246,8 @@ def test_examples_of_keys_are_valid(key: Key) -> None:
         around["BUCKETFRONT_ADMIN__TLS"] = "{certificate: a, key: b}"
         tls = around["BUCKETFRONT_SERVER__TLS"]
         around["BUCKETFRONT_SERVER__LISTENERS"] = f"[{{host: 127.0.0.1, port: 1, tls: {tls}}}]"
+    if key.loc == ("invalidation", "refresh_rate"):
+        around["BUCKETFRONT_INVALIDATION__WEBHOOK__TOKEN"] = "0123456789abcdef"
     if key.loc[0] == "warm_start":
         around["BUCKETFRONT_WARM_START__PEER"] = "http://a"
     for example in key.examples:

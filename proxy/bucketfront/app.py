@@ -46,6 +46,7 @@ from bucketfront.front_end.assembly import build_front_ends
 from bucketfront.front_end.front_ends import FrontEnds
 from bucketfront.front_end.nursery import Nursery, check_system
 from bucketfront.http import via
+from bucketfront.keys import ObjectKey
 from bucketfront.renewal import InForce, Renewal, RenewedParts, build_renewal
 from bucketfront.s3.accepted_codings import AcceptedCodings
 from bucketfront.s3.client import S3Origin
@@ -87,6 +88,7 @@ from bucketfront.tus.manager import UploadManager
 from bucketfront.tus.staging import StagingSpace
 from bucketfront.tus.upload_folder import UploadFolder
 from bucketfront.warm.places import Places
+from bucketfront.warm.refresher import Refresher
 from bucketfront.warm.registry import JobRegistry
 from bucketfront.warm.transfers import Transfers
 from bucketfront.warm.warm_start import WarmStart
@@ -158,6 +160,7 @@ class App:
         self.warm_jobs: JobRegistry
         self.transfers: Transfers
         self.events: S3Events | None = None  # None if no source of events is configured
+        self.refresher: Refresher | None = None  # None if changed objects are fetched at their next use
         self.listener: Listener
         self.admin: Listener
         loaded = loaded or LoadedConfig(settings)
@@ -367,6 +370,7 @@ class App:
                 self.upload_manager,
                 self.upload_journal,
                 self.warm_jobs,
+                self.refresher,
                 self.live_feed,
                 self.front_ends,
                 self._fleet,
@@ -608,7 +612,16 @@ class App:
 
     async def _start_events(self) -> None:
         """Start what takes events of S3. It ends before the cache closes."""
-        assembly = self.cache_assembly
+        assembly, wanted = self.cache_assembly, self.settings.invalidation
+        if wanted is not None and wanted.refresh_rate is not None:
+            self.refresher = Refresher(
+                self.cache,
+                lambda: self._in_force.freshness.rules,
+                wanted.refresh_rate,
+                self.settings.origin.part_size,
+                time.monotonic,
+            )
+            self._stack.push_async_callback(self.refresher.close)
         self.events = await start_events(
             self._stack,
             self.settings,
@@ -617,8 +630,9 @@ class App:
             self.troubles,
             self._clock,
             lambda: assembly.store.ownership.is_held,
+            _refresh_nothing if self.refresher is None else self.refresher.note,
         )
-        EventCollector(self._registry, self.events)
+        EventCollector(self._registry, self.events, self.refresher)
 
     def _start_aborting(self) -> None:
         """Start to abort the multipart uploads that a kill left at S3. The start does not wait for that."""
@@ -629,3 +643,7 @@ class App:
 
 def _begin_no_trace() -> None:
     """Return None, because traces are off."""
+
+
+def _refresh_nothing(_: Sequence[ObjectKey]) -> None:
+    """Leave it to the next request of each object to fetch it."""

@@ -19,7 +19,7 @@ from bucketfront.cache.entries.removals import AGE_BOUNDS_S, Removal, RemovalFig
 from bucketfront.cache.fetch.fill_view import FillView, PartView, ReaderView
 from bucketfront.cache.fetch.traffic import Waste
 from bucketfront.cache.handover import hand_over, take_back
-from bucketfront.cache.held import Held
+from bucketfront.cache.held import Held, Present
 from bucketfront.cache.lookup_flow import Absent
 from bucketfront.cache.mode import CacheMode
 from bucketfront.cache.observed import Observed
@@ -76,6 +76,7 @@ __all__ = [
     "OriginResponse",
     "PartView",
     "PathGlob",
+    "Present",
     "PurgeMode",
     "PurgeSelection",
     "Purged",

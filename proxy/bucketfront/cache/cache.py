@@ -20,7 +20,7 @@ from bucketfront.cache.fetch.fill_view import FillView
 from bucketfront.cache.fetch.integrity import Integrity
 from bucketfront.cache.fetch.single_flight import Lookups
 from bucketfront.cache.fetch.traffic import Account
-from bucketfront.cache.held import MAX_SPANS, Held
+from bucketfront.cache.held import MAX_SPANS, Held, Present
 from bucketfront.cache.lookup_flow import Absent, LookupFlow
 from bucketfront.cache.mode import CacheMode
 from bucketfront.cache.reader import Reader, ReaderContext
@@ -277,10 +277,10 @@ class Cache:
         """Return `max_size` in bytes."""
         return self._entries.budget.limit
 
-    def present(self, key: ObjectKey, part: Callable[[int], Iterable[Span]]) -> tuple[Metadata, bool] | None:
-        """Return the metadata of an entry that has all bytes which `part` selects of its size, and whether it is fresh.
+    def present(self, key: ObjectKey, part: Callable[[int], Iterable[Span]]) -> Present | None:
+        """Return what is known of an entry that has all bytes which `part` selects of its size.
 
-        Otherwise returns None. This is no use of the entry, and brings nothing into memory.
+        Returns None if it has not. This is no use of the entry, and brings nothing into memory.
         """
         try:
             entry = self._entries.peek(key)
@@ -292,7 +292,8 @@ class Cache:
         wanted = (blocks.mask(blocks.covering(one, block_size)) for one in part(entry.metadata.size) if one.length)
         if any(mask & ~entry.present for mask in wanted):
             return None
-        return entry.metadata, entry.ttl(self._clock()) > 0
+        is_read = not entry.present or bool(entry.present & ~entry.unread)
+        return Present(entry.metadata, entry.ttl(self._clock()) > 0, is_read)
 
     async def flush(self) -> None:
         """Write what memory knows of entries to the index, so that `newest` shows it."""

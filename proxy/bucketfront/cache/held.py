@@ -1,11 +1,21 @@
-"""What the cache holds of one object, as its export and its explanations show it."""
+"""What the cache holds of one object, as its export, its explanations and its refresh see it."""
 
 from dataclasses import dataclass
 
+from bucketfront.http.metadata import Metadata
 from bucketfront.http.ranges import Span
 from bucketfront.keys import ObjectKey
 
 MAX_SPANS = 100  # as many as a Range header may have
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """An entry that has all wanted bytes. `is_read` is true if a client has read some bytes of this version."""
+
+    metadata: Metadata
+    is_fresh: bool
+    is_read: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from bucketfront.config.checked_text import BearerToken
 from bucketfront.config.origin_settings import Credentials
+from bucketfront.config.quantities import Size
 from bucketfront.config.section import Section
 
 DEFAULT_WEBHOOK_PATH = "/api/v1/s3-events"
@@ -72,6 +73,9 @@ class InvalidationSettings(Section):
     """The queue to read. With `null` none is read."""
     webhook: WebhookSettings | None = None
     """The webhook to serve. With `null` no webhook is served."""
+    refresh_rate: Annotated[Size, Field(gt=0)] | None = Field(default=None, examples=["20MB"])
+    """The bytes a second at which new versions are fetched at once, in place of at their next use. It concerns objects
+    that were whole in the cache, and that a client has read since they last changed. `null` fetches nothing."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:

@@ -7,6 +7,7 @@ from pathlib import Path
 from bucketfront.cache import Cache
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
+from bucketfront.keys import ObjectKey
 from bucketfront.s3_events.continuity import Continuity
 from bucketfront.s3_events.event_applier import EventApplier, places_of
 from bucketfront.s3_events.queue_reader import QueueReader
@@ -40,15 +41,17 @@ async def start_events(
     troubles: Troubles,
     clock: Callable[[], float],
     may_apply: Callable[[], bool],
+    refresh: Callable[[Sequence[ObjectKey]], None],
 ) -> S3Events | None:
     """Start to take events, until `stack` closes. Returns None if the settings have no source of events.
 
-    `folder` is that of the cache. Raises OriginError if the SDK has no usable configuration for the queue.
+    `folder` is that of the cache, and `refresh` is as for `EventApplier`. Raises OriginError if the SDK has no usable
+    configuration for the queue.
     """
     wanted = settings.invalidation
     if wanted is None:
         return None
-    applier = EventApplier(cache, settings.mounts, clock)
+    applier = EventApplier(cache, settings.mounts, clock, refresh)
     reader = webhook = None
     tasks = TaskSet()
     if wanted.sqs is not None:

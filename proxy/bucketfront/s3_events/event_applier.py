@@ -35,11 +35,21 @@ log = logging.getLogger(__name__)
 
 
 class EventApplier:
-    """Applies events, from whatever source. `clock` is wall time, in seconds since the epoch."""
+    """Applies events, from whatever source. `clock` is wall time, in seconds since the epoch.
 
-    def __init__(self, cache: Cache, mounts: Sequence[MountSettings], clock: Callable[[], float]) -> None:
+    `refresh` gets the keys of objects that were in the cache and have a new version.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        mounts: Sequence[MountSettings],
+        clock: Callable[[], float],
+        refresh: Callable[[Sequence[ObjectKey]], None] = lambda _: None,
+    ) -> None:
         self._cache = cache
         self._clock = clock
+        self._refresh = refresh
         self._order = EventOrder()
         self._places = places_of(mounts)
         self.figures = EventFigures()
@@ -98,6 +108,8 @@ class EventApplier:
             if event.at is not None:
                 self.figures.delays.add(max(0.0, now - event.at))
                 self.figures.newest_at = max(event.at, self.figures.newest_at or event.at)
+        written = {(event.bucket, event.key) for event in wanted if event.kind is EventKind.WRITTEN}
+        self._refresh([key for key in purged.sample if key.version is None and (key.bucket, key.key) in written])
 
     def _newest_of(self, events: Sequence[S3Event]) -> list[S3Event]:
         """Return the events without those that a later one among them makes needless."""

@@ -16,6 +16,7 @@ from bucketfront.server.http1.inherited_sockets import name_of
 from bucketfront.server.http1.listener import Listener
 from bucketfront.server.telemetry.live_feed import LiveFeed
 from bucketfront.tus.manager import UploadManager
+from bucketfront.warm.refresher import Refresher
 from bucketfront.warm.registry import JobRegistry
 
 SETTLE_S = 0.5  # for fetches that run to end in the cache, while new connections wait
@@ -40,6 +41,7 @@ class Tenure:
     uploads: UploadManager
     journal: UploadJournal
     warm_jobs: JobRegistry
+    refresher: Refresher | None
     live_feed: LiveFeed
     front_ends: FrontEnds | None
     fleet: Fleet | None
@@ -80,6 +82,8 @@ class Tenure:
             await self.front_ends.retire(self.responses_timeout)
         await self._settle()
         await self.warm_jobs.close()
+        if self.refresher is not None:
+            await self.refresher.close()
         await self.uploads.hand_over()
         await self.journal.hand_over()
         if self.fleet is not None:

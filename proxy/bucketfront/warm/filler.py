@@ -97,12 +97,11 @@ class Filler:
     async def _fill(self, item: Item, owner: Owner) -> Result:
         if self.rules.ruling(item.key.key).cache is False:
             return Result(Verdict.NOT_STORED)
-        present = self.cache.present(item.key, lambda size: _spans(item, size))
+        present = self.cache.present(item.key, item.spans)
         if present is not None:
-            metadata, is_fresh = present
-            count = _length(_spans(item, metadata.size))
+            count = _length(item.spans(present.metadata.size))
             self.allowance.note_present(count)
-            if is_fresh and not owner.follows(item, _content_type(metadata)):
+            if present.is_fresh and not owner.follows(item, _content_type(present.metadata)):
                 return Result(Verdict.FRESH, count)
             with await self._lookup(item) as reader:
                 return await self._read(item, reader, owner)
@@ -138,7 +137,7 @@ class Filler:
         size, content_type = reader.metadata.size, _content_type(reader.metadata)
         if size and not reader.is_stored:
             return Result(Verdict.NOT_STORED)
-        verdict, spans = Verdict.FRESH, _spans(item, size)
+        verdict, spans = Verdict.FRESH, item.spans(size)
         for span in spans:
             if missing := reader.missing(span):
                 verdict = Verdict.FILLED
@@ -170,16 +169,6 @@ class Filler:
             if (left := began + wait - self.clock()) > 0:
                 await self.sleep(left)
         return True
-
-
-def _spans(item: Item, size: int) -> tuple[Span, ...]:
-    """Return the wanted bytes of an object of that size."""
-    if item.range is None:
-        return (Span(0, size),)
-    found = ranges.parse(item.range, size)
-    if found is ranges.IGNORED:
-        return (Span(0, size),)
-    return () if found is ranges.UNSATISFIABLE else found
 
 
 def _length(spans: tuple[Span, ...]) -> int:

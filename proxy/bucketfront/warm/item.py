@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from bucketfront.http import ranges
+from bucketfront.http.ranges import Span
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.listing import ListPage
 from bucketfront.warm.manifest import Wanted
@@ -25,6 +27,15 @@ class Item:
     size: int | None = None
     depth: int = 0
     is_listed: bool = False
+
+    def spans(self, size: int) -> tuple[Span, ...]:
+        """Return the wanted bytes of an object of that size."""
+        if self.range is None:
+            return (Span(0, size),)
+        found = ranges.parse(self.range, size)
+        if found is ranges.IGNORED:
+            return (Span(0, size),)
+        return () if found is ranges.UNSATISFIABLE else found
 
 
 def named(wanted: Iterable[Wanted], places: Places) -> list[Item]:

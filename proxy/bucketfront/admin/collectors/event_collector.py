@@ -11,6 +11,7 @@ from prometheus_client.utils import floatToGoString
 from bucketfront.s3_events.assembly import S3Events
 from bucketfront.s3_events.figures import BOUNDS_S
 from bucketfront.server.telemetry.metric_family import counter, gauge, histogram
+from bucketfront.warm.refresher import Refresher
 
 _BOUNDS = tuple(map(floatToGoString, (*BOUNDS_S, float("inf"))))
 
@@ -34,17 +35,25 @@ _FAILURES = counter("s3_event_queue_failures", "Calls of the queue that failed."
 _RESTARTS = counter("s3_event_reader_restarts", "Times at which the reader of the queue failed and began again.")
 _LOSSES = counter("s3_event_losses", "Times at which events may have been lost, so that all objects were marked stale.")
 _BACKLOG = gauge("s3_event_queue_backlog", "Messages in the queue, about, read every five minutes.")
+_REFRESHES = counter(
+    "s3_event_refreshes",
+    "Objects with a new version, by what their refresh came to: `fetched`, `fresh` if a client's request came first,"
+    " `unread` if the cache had not all of it or no client has read it since it last changed, `no-room`, `not-stored`,"
+    " `failed`. Without `invalidation.refresh_rate` there is no series.",
+    "outcome",
+)
 _READ = gauge("s3_event_queue_read_timestamp_seconds", "Time of the last call that read the queue.")
 _NEWEST = gauge("s3_event_newest_timestamp_seconds", "The latest time of S3 in an applied event.")
 
-FAMILIES = (_EVENTS, _MESSAGES, _DELAY, _FAILURES, _RESTARTS, _LOSSES, _BACKLOG, _READ, _NEWEST)
+FAMILIES = (_EVENTS, _MESSAGES, _DELAY, _FAILURES, _RESTARTS, _LOSSES, _BACKLOG, _REFRESHES, _READ, _NEWEST)
 
 
 class EventCollector(Collector):
-    """`events` is what takes events, or None if nothing does."""
+    """`events` is what takes events, and `refresher` what fetches new versions. Each is None if nothing does."""
 
-    def __init__(self, registry: CollectorRegistry, events: S3Events | None) -> None:
+    def __init__(self, registry: CollectorRegistry, events: S3Events | None, refresher: Refresher | None) -> None:
         self._events = events
+        self._refresher = refresher
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
@@ -62,6 +71,8 @@ class EventCollector(Collector):
         delay.add_metric((), list(zip(_BOUNDS, accumulate(figures.delays.counts), strict=True)), figures.delays.sum)
         yield delay
         yield _LOSSES.value(figures.losses)
+        if self._refresher is not None:
+            yield _REFRESHES.values(((outcome.value,), count) for outcome, count in self._refresher.outcomes.items())
         if figures.newest_at is not None:
             yield _NEWEST.value(figures.newest_at)
         if reader is not None:
