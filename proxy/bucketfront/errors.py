@@ -167,6 +167,10 @@ class NoSuchUpload(WriteRefused):
     """S3 has no such multipart upload. It was completed or aborted, or never created."""
 
 
+class BucketNotForwarded(RequestRefused):
+    """Requests of S3's clients cannot be made anew for this bucket, such as an access point or a directory bucket."""
+
+
 class OriginUnavailable(OriginError):
     """The origin is out of reach, or it responds and cannot serve (OriginServerError)."""
 

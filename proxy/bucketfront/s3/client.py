@@ -44,6 +44,10 @@ from bucketfront.s3.credentials import credentials_of
 from bucketfront.s3.direct_reads import DirectReads
 from bucketfront.s3.endpoint import DEFAULT_REGION, S3Endpoint
 from bucketfront.s3.error_translation import Unexplained, VersionUnchanged, translated
+from bucketfront.s3.forwarded_call import ForwardedCall
+from bucketfront.s3.forwarded_request import ForwardedRequest
+from bucketfront.s3.forwarded_response import ForwardedResponse
+from bucketfront.s3.forwarder import Forwarder
 from bucketfront.s3.object_reads import ObjectReads, object_params
 from bucketfront.s3.sdk_client import SdkClient
 from bucketfront.s3.signature import Signature
@@ -58,6 +62,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 READ_ATTEMPTS = 3  # of one read: a failure of one in a hundred requests becomes one in a million
+STALL_TIMEOUT_S = 30.0  # added to the deadline of a call, for a write whose body makes no progress
 RETRY_PAUSE_S = 0.1  # at most before the second attempt, doubled for the third: S3 takes as long for a head
 
 
@@ -84,6 +89,7 @@ class S3Origin:
         self.retries = RetryBudget(clock=time.monotonic)  # for heads here, and for bytes in the cache
         self._settings = settings
         self._call_timeout = settings.connect_timeout + settings.read_timeout
+        self._stall_timeout = self._call_timeout + STALL_TIMEOUT_S
         self.calls = Calls(self._call_timeout, troubles or Troubles(time.monotonic, log.info))
         self._shares = shares
         self.slots = ConnectionSlots(settings.max_connections, share_of_one)
@@ -107,6 +113,9 @@ class S3Origin:
         self.billing.register(self._sdk.client.meta.events)
         self.calls.client = self.calls.reference.client = self._sdk.client
         self.calls.objects = DirectReads(self._sdk.client, self._signature, self.billing)
+        self._forwarder = Forwarder(
+            self._sdk.client, self._signature, self.billing, self.upload_slots, self._settings.read_timeout
+        )
         self.endpoint = self._sdk.endpoint
         return self
 
@@ -136,6 +145,7 @@ class S3Origin:
                 response = await self._with_retries(what, "GetObject", key, attempt)
             except VersionUnchanged as unchanged:
                 return responses.not_modified(unchanged.headers, if_none_match, key.version)
+            self.calls.reference.note(key)
             assert isinstance(response.body, S3Body)
             response.body.on_close = connection.keep()
             response.body.on_slow = lambda error: self._body_was_slow(key, error)
@@ -150,9 +160,65 @@ class S3Origin:
         await self.calls.wait_for_turn(key.bucket)
         async with HeldSlot(self.slots, key, self._call_timeout):
             try:
-                return await self._with_retries(f"HEAD {key}", "HeadObject", key, attempt)
+                found = await self._with_retries(f"HEAD {key}", "HeadObject", key, attempt)
             except VersionUnchanged as unchanged:
                 return responses.not_modified(unchanged.headers, if_none_match, key.version)
+            self.calls.reference.note(key)
+            return found
+
+    @asynccontextmanager
+    async def forward(self, request: ForwardedRequest) -> AsyncIterator[ForwardedResponse]:
+        """Send a request that a client of S3 has made, and yield the response, whose body is read in the block.
+
+        A read is sent again if it fails before the block, as far as the retry budget pays for it. A write is sent once:
+        after OriginTimeout or OriginUnavailable its outcome is unknown (docs/invariants.md#unknown-outcome). A response
+        that the client caused is yielded with its `refusal`, whatever its status is.
+
+        Raises BucketNotForwarded, RequestRefused or AccessDenied if nothing was sent, NoShare, OriginBusy,
+        OriginThrottled, OriginCircuitOpen, and what the body of the request raises.
+        """
+        key = ObjectKey(request.bucket or "", request.key)
+        what = f"{request.operation} {key}"
+        if self._shares is not None:
+            self._shares.check(Resource.ORIGIN, current_client(), self.slots.wanted)
+        is_guarded = request.is_read and request.bucket is not None  # the breaker's probe reads an object of the bucket
+        if is_guarded:
+            await self._probe_if_due(key, self._call_timeout if self.breaker.is_open else 0)
+            self.breaker.check()
+        await self.calls.wait_for_turn(key.bucket)
+        async with self._slot_of(request, key) as release:
+            stall_timeout = self._stall_timeout if request.is_streamed else self._call_timeout
+            call = ForwardedCall(what, request, self.calls, self._forwarder, stall_timeout)
+            try:
+                if is_guarded:
+                    await self._with_retries(what, request.operation, key, call.send)
+                else:
+                    with self.calls.observed(request.operation, key.bucket):
+                        await call.send()
+            except OriginError as error:
+                if not call.is_refusal(error):
+                    raise
+            response = call.response
+            assert response is not None
+            response.watch(
+                release,
+                lambda error: self._body_was_slow(key, error) if is_guarded else None,
+                lambda error: self.calls.failures.failed(request.operation, key.bucket, error),
+            )
+            try:
+                yield response
+            finally:
+                response.close()
+
+    @asynccontextmanager
+    async def _slot_of(self, request: ForwardedRequest, key: ObjectKey) -> AsyncIterator[Callable[[], None]]:
+        """Hold a connection for a forwarded request. Yield what releases it before the end of the block."""
+        if request.is_streamed:
+            async with self.upload_slots.slot(self._stall_timeout):
+                yield lambda: None
+            return
+        async with HeldSlot(self.slots, key if request.is_read and request.key else None, self._call_timeout) as held:
+            yield held.release
 
     def admit(self, key: ObjectKey, *, joins: bool) -> None:
         """Refuse a client that waits for many connections already, see `bucketfront.cache.Origin.admit`."""
@@ -214,9 +280,7 @@ class S3Origin:
                 with self.breaker.attempt(key), self.calls.observed(operation, key.bucket), translated(what):
                     # The timeout is inside the attempt. Around it, the breaker would see a cancelled request.
                     async with asyncio.timeout_at(until):
-                        found = await attempt()
-                    self.calls.reference.note(key)
-                    return found
+                        return await attempt()
             except OriginUnavailable as error:
                 await self._probe_if_due(key, until - asyncio.get_running_loop().time())
                 now, pause = asyncio.get_running_loop().time(), backoff(RETRY_PAUSE_S, number, random.random())  # noqa: S311 - jitter, no secret

@@ -149,13 +149,15 @@ class HeldSlot:
 
     async def __aexit__(self, *_: object) -> None:
         if not self._is_kept:
-            self._release()
+            self.release()
 
     def keep(self) -> Callable[[], None]:
         """Keep the slot beyond the block. Return the function that releases it."""
         self._is_kept = True
-        return self._release
+        return self.release
 
-    def _release(self) -> None:
-        assert self._slot is not None
-        self._slot.release()
+    def release(self) -> None:
+        """Release the slot, also before the end of the block. Does nothing the second time."""
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.release()

@@ -15,7 +15,7 @@ object of a bucket, and into parsing fields that bucketfront reads itself.
   read with unusual parameters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -122,15 +122,11 @@ class DirectReads:
     async def _template(self, operation: str, params: Mapping[str, str]) -> ReadTemplate | None:
         place = operation, params["Bucket"]
         if place not in self._templates:
-            try:
-                await self._call(operation, params, _Rehearsal())
-            except _Rehearsed as stopped:
-                self._templates[place] = ReadTemplate.of(operation, params, stopped.request)
+            prepared = await rehearsed(self._calls[operation], params)
+            self._templates[place] = ReadTemplate.of(operation, params, prepared)
         return self._templates[place]
 
-    async def _call(
-        self, operation: str, params: Mapping[str, str], stand_in: _Rehearsal | _Received | None = None
-    ) -> ReadResponse:
+    async def _call(self, operation: str, params: Mapping[str, str], stand_in: _Received | None = None) -> ReadResponse:
         """Run a call of the SDK. `stand_in` takes the place of its first exchange with the origin."""
         token = _stand_in.set(stand_in)
         try:
@@ -139,6 +135,18 @@ class DirectReads:
             _stand_in.reset(token)
         details = parsed["ResponseMetadata"]
         return ReadResponse(details["HTTPStatusCode"], details["HTTPHeaders"], details["Raw"])
+
+
+async def rehearsed(call: Callable[..., Awaitable[Any]], params: Mapping[str, str]) -> Any:
+    """Return the request that a call of the SDK has prepared, and do not send it. Raises the SDK's errors."""
+    token = _stand_in.set(_Rehearsal())
+    try:
+        await call(**params)
+    except _Rehearsed as stopped:
+        return stopped.request
+    finally:
+        _stand_in.reset(token)
+    raise AssertionError("the call has sent its request")
 
 
 def _before_send(request: Any, **_: Any) -> Any:

@@ -182,6 +182,20 @@ _BY_STATUS: Mapping[int, Meaning] = {
 }
 
 
+# Codes that mean something else in a response to a request that a client of S3 has made: it chose the bucket, the body,
+# the key of KMS and how fast it sends. In bucketfront's own requests these are its configuration's fault, or the
+# origin's.
+_CHOSEN_BY_CLIENTS = frozenset({
+    "EntityTooSmall", "IllegalLocationConstraintException", "InvalidAccessPoint", "InvalidAccessPointAliasError",
+    "InvalidBucketName", "InvalidBucketState", "InvalidEncryptionAlgorithmError", "InvalidLocationConstraint",
+    "InvalidPart", "InvalidPartOrder", "KMS.DisabledException",
+    "KMS.InvalidKeyUsageException", "KMS.KMSInvalidStateException", "KMS.NotFoundException", "MalformedXML",
+    "MissingContentLength", "MissingRequestBodyError", "NoSuchAccessPoint", "NoSuchBucket",
+    "NoSuchMultiRegionAccessPoint", "OperationAborted", "QuotaExceeded", "RequestTimeout",
+    "XAmzContentSHA256Mismatch", "XMinioInvalidBucketName",
+})  # fmt: skip
+
+
 # Codes of facts about an object or an upload, which `error_translation` reads together with the request.
 _FACTS = frozenset({
     "InvalidArgument", "InvalidRange", "InvalidRequest", "MethodNotAllowed", "NoSuchKey", "NoSuchUpload",
@@ -192,6 +206,11 @@ _FACTS = frozenset({
 def is_known(code: str) -> bool:
     """Return whether a code is one of this module's, which are a closed set."""
     return code in _BY_CODE or code in _FACTS
+
+
+def is_chosen_by_client(code: str, status: int) -> bool:
+    """Return whether an error response is the fault of a request that a client of S3 has made."""
+    return code in _CHOSEN_BY_CLIENTS and status in _REQUEST.statuses
 
 
 def meaning(code: str, status: int, *, is_read: bool) -> Meaning | None:

@@ -67,6 +67,7 @@ _NO_PARAMS: Mapping[str, Any] = {}
 _TIMEOUTS = (ConnectTimeoutError, ReadTimeoutError, aiohttp.ServerTimeoutError, TimeoutError)
 _ENCRYPTION = "Server Side Encryption"  # "The object was stored using a form of Server Side Encryption. …"
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}")
+_CODE_ELEMENT = re.compile(rb"<Code>\s*([A-Za-z][A-Za-z0-9._-]{0,79})\s*</Code>")
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
 # Statuses to a HEAD that S3 explains in a body, which the response to a HEAD does not have. Some servers offer no HEAD.
@@ -165,6 +166,33 @@ def _from_status(what: str, error: ClientError, params: Mapping[str, Any]) -> Or
     return found
 
 
+def error_of_forwarded(what: str, sent: ErrorResponse, headers: ResponseFields, *, is_read: bool) -> OriginError:
+    """Return the error of a response to a request that a client of S3 has made.
+
+    It is an OriginUnavailable if our credentials, clock or settings caused it, or the origin or what is before it. Any
+    other error means that the client may get the response as it is.
+    """
+    message = f"{what}: {_as_text(sent)}"
+    meaning = error_codes.meaning(sent.code, sent.status, is_read=is_read)
+    if sent.code and error_codes.is_chosen_by_client(sent.code, sent.status):
+        found: OriginError = RequestRefused(message)
+    elif meaning is not None or not sent.code:
+        found = _fault(message, sent, headers, _NO_PARAMS, is_read=is_read)
+    elif sent.code in ("NoSuchKey", "NoSuchVersion"):
+        found = ObjectNotFound(message)
+    else:
+        found = (AccessDenied if sent.status == 403 else RequestRefused)(message)
+    found.response = sent
+    return found
+
+
+def code_in(body: bytes) -> str:
+    """Return S3's code in the body of an error response, or "" without one."""
+    at = body.find(b"<Error")
+    found = _CODE_ELEMENT.search(body, at) if at >= 0 else None
+    return "" if found is None else found[1].decode()
+
+
 def _as_text(sent: ErrorResponse) -> str:
     if sent.status < 300:
         return f"the origin answered {sent.status} with the error {sent.code or 'of an unknown code'}"
@@ -177,16 +205,21 @@ def _response(error: ClientError, details: Mapping[str, Any], headers: Mapping[s
     A text of another form than S3's is dropped, since it goes into logs.
     """
     body = error.response.get("Error", {})
+    return facts_of(details.get("HTTPStatusCode", 0), headers, body.get("Code"), body.get("Region"))
+
+
+def facts_of(status: int, headers: Mapping[str, str], code: object, region: object = None) -> ErrorResponse:
+    """Return the facts of an error response. `code` and `region` are those in its body, if it has any."""
 
     def text(pattern: re.Pattern[str], *found: object) -> str:
         return next((value for value in found if isinstance(value, str) and pattern.fullmatch(value)), "")
 
     return ErrorResponse(
-        status=details.get("HTTPStatusCode", 0),
-        code=text(_CODE, body.get("Code")),
+        status=status,
+        code=text(_CODE, code),
         request_id=text(_ID, headers.get("x-amz-request-id")),
         host_id=text(_ID, headers.get("x-amz-id-2")),
-        region=text(_REGION, headers.get("x-amz-bucket-region"), body.get("Region")),
+        region=text(_REGION, headers.get("x-amz-bucket-region"), region),
     )
 
 

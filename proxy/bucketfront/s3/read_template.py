@@ -23,9 +23,9 @@ _PARAMS = frozenset({"Bucket", "Key", "VersionId", *_CONDITIONS})
 # Fields that are the same in each request of a bucket, in lower case: those of the SDK and of `bucket_terms`.
 _CONSTANT = frozenset({"user-agent", "x-amz-checksum-mode", "x-amz-request-payer", "x-amz-expected-bucket-owner"})
 # Access points are ARNs, and directory buckets and Outposts have endings that begin with two hyphens.
-_PLAIN_BUCKET = re.compile(r"(?!.*--)[A-Za-z0-9][A-Za-z0-9._-]*")
+PLAIN_BUCKET = re.compile(r"(?!.*--)[A-Za-z0-9][A-Za-z0-9._-]*")
 _PLAIN_VALUE = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
-_KEY_SAFE = "/~"  # S3 API, "Object key naming": the SDK's encoding of a key in a path
+KEY_SAFE = "/~"  # S3 API, "Object key naming": the SDK's encoding of a key in a path
 
 
 class ReadRequest(AWSPreparedRequest):  # type: ignore[misc] # botocore has no types
@@ -41,9 +41,9 @@ class ReadTemplate:
         self, operation: str, prefix: str, headers: dict[str, str], client_config: Any, scope: Scope | None
     ) -> None:
         self._method = _METHODS[operation]
-        self._prefix = prefix  # of the URL, before the key
-        self._headers = headers
-        self._client_config = client_config  # it decides on the hash of the payload
+        self.prefix = prefix  # of the URL, before the key
+        self.headers = headers
+        self.client_config = client_config  # it decides on the hash of the payload
         self.scope = scope
 
     @classmethod
@@ -67,25 +67,25 @@ class ReadTemplate:
 
     def request(self, params: Mapping[str, str]) -> ReadRequest:
         """Return the request of these parameters, which is not signed yet."""
-        headers = dict(self._headers)
+        headers = dict(self.headers)
         for name, field in _CONDITIONS.items():
             if (value := params.get(name)) is not None:
                 headers[field] = value
-        url = self._prefix + _place(params)
-        context = {"client_config": self._client_config}
+        url = self.prefix + _place(params)
+        context = {"client_config": self.client_config}
         return ReadRequest(self._method, url, headers, None, self._method == "GET", context)
 
 
 def is_plain(params: Mapping[str, str]) -> bool:
     """Return whether a read has no parameters but those that a template knows, with values that need no escape."""
-    if not params.keys() <= _PARAMS or _PLAIN_BUCKET.fullmatch(params["Bucket"]) is None or not params["Key"]:
+    if not params.keys() <= _PARAMS or PLAIN_BUCKET.fullmatch(params["Bucket"]) is None or not params["Key"]:
         return False
     return all(_PLAIN_VALUE.fullmatch(value) for name, value in params.items() if name not in ("Bucket", "Key"))
 
 
 def _place(params: Mapping[str, str]) -> str:
     """Return the end of the URL: the key and the query."""
-    place: str = percent_encode(params["Key"], safe=_KEY_SAFE)
+    place: str = percent_encode(params["Key"], safe=KEY_SAFE)
     version = params.get("VersionId")
     return place if version is None else f"{place}?versionId={percent_encode(version)}"
 

@@ -18,12 +18,17 @@ from bucketfront.http.response_fields import ResponseFields
 
 # All of these are text to botocore. It returns the ETag of an upload; its log and its errors name the others.
 _FOR_THE_SDK = ("etag", "content-type", "date", "x-amz-request-id", "x-amz-id-2", "x-amz-bucket-region")
-_MAX_ERROR_BYTES = 64 << 10  # received or decoded; S3's have less than 3 KiB, most of which is the key
+MAX_ERROR_BYTES = 64 << 10  # received or decoded; S3's have less than 3 KiB, most of which is the key
 MAX_RESULT_BYTES = 8 << 20  # a listing of 1000 keys, with each byte of each as an entity, has less
 
 
 class SdkResponse(aiohttp.ClientResponse):
     """A response with `fields`, which are those that the origin sent."""
+
+    @property
+    def lines(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the fields line by line, as the origin sent them."""
+        return super().raw_headers
 
     @cached_property
     def fields(self) -> ResponseFields:
@@ -38,11 +43,11 @@ class SdkResponse(aiohttp.ClientResponse):
     async def read(self) -> bytes:
         """Return the body up to its bound. That of an error is decoded, because a proxy may have compressed it."""
         is_error = self.status >= 300
-        body = await self._read_up_to(_MAX_ERROR_BYTES if is_error else MAX_RESULT_BYTES)
+        body = await self._read_up_to(MAX_ERROR_BYTES if is_error else MAX_RESULT_BYTES)
         if not is_error or self.fields.get("content-encoding", "").lower() not in ("gzip", "x-gzip"):
             return body
         try:
-            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, _MAX_ERROR_BYTES)
+            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, MAX_ERROR_BYTES)
         except zlib.error:
             return body
 

@@ -30,6 +30,7 @@ _REFUSALS = (400, 401, 403)  # the statuses that S3 has for them
 _SIGNATURE_VERSION = "bucketfront-s3v4"
 _CLOCK = "bucketfront_clock"  # keys of botocore's context, which accompanies one request
 _SIGNED = "bucketfront_signed"
+PAYLOAD = "bucketfront_payload"  # the value of x-amz-content-sha256, if the SDK does not choose it
 _GUESSED = "bucketfront_guessed"  # this request alone made the correction, and the origin did not name the time
 
 
@@ -70,6 +71,16 @@ class _S3Auth(S3SigV4Auth):  # type: ignore[misc] # botocore has no types
         if self._signed_headers is None:
             self._signed_headers = super().headers_to_sign(request)
         return self._signed_headers
+
+    def payload(self, request: Any) -> Any:
+        declared = request.context.get(PAYLOAD)
+        return super().payload(request) if declared is None else declared
+
+    def _header_value(self, value: Any) -> Any:
+        # S3 joins only what blanks separate, and botocore what any space of Unicode does.
+        if not isinstance(value, str):
+            return super()._header_value(value)
+        return " ".join(part for part in value.replace("\t", " ").split(" ") if part)
 
     def _modify_request_before_signing(self, request: Any) -> None:
         self._signed_headers = None
@@ -118,28 +129,40 @@ class Signature:
 
     async def _needs_retry(self, response: Any, attempts: int, request_dict: dict[str, Any], **_: Any) -> int | None:
         """Return 0 to send the request again at once, or None."""
-        if response is None or response[0].status_code not in _REFUSALS:
+        if response is None:
             return None
-        context = request_dict["context"]
-        signed = context.get(_SIGNED)
-        if signed is None:
-            return None
-        meaning = error_codes.meaning(
-            response[1].get("Error", {}).get("Code", ""), response[0].status_code, is_read=False
-        )
-        fault = None if meaning is None else meaning.fault
-        if attempts > 1:
-            if fault is Fault.CLOCK or context.get(_GUESSED):
-                self._clock.drop()
-            return None
-        is_cured = self._corrected(context, signed, response, is_named=fault is Fault.CLOCK) or (
-            fault is Fault.CREDENTIALS and await self._credentials.replaced(signed.credentials)
+        code = response[1].get("Error", {}).get("Code", "")
+        is_cured = await self.cures(
+            request_dict["context"],
+            response[0].status_code,
+            code,
+            response[0].headers.get("date", ""),
+            was_repeated=attempts > 1,
         )
         return 0 if is_cured and _is_repeatable(request_dict["body"]) else None
 
-    def _corrected(self, context: dict[str, Any], signed: _Signed, response: Any, *, is_named: bool) -> bool:
+    async def cures(self, context: dict[str, Any], status: int, code: str, date: str, *, was_repeated: bool) -> bool:
+        """Return whether a request that got a response may succeed if it is signed anew.
+
+        `context` is that of the request, `code` S3's in the response, and `date` its field Date. `was_repeated` means
+        that it was signed anew before.
+        """
+        signed = context.get(_SIGNED)
+        if signed is None or status not in _REFUSALS:
+            return False
+        meaning = error_codes.meaning(code, status, is_read=False)
+        fault = None if meaning is None else meaning.fault
+        if was_repeated:
+            if fault is Fault.CLOCK or context.get(_GUESSED):
+                self._clock.drop()
+            return False
+        return self._corrected(context, signed, date, is_named=fault is Fault.CLOCK) or (
+            fault is Fault.CREDENTIALS and await self._credentials.replaced(signed.credentials)
+        )
+
+    def _corrected(self, context: dict[str, Any], signed: _Signed, sent: str, *, is_named: bool) -> bool:
         """Return whether the clock, corrected by the response's Date, gives another time than the one signed."""
-        date = dates.parse(response[0].headers.get("date", ""), signed.at)
+        date = dates.parse(sent, signed.at)
         if date is None:
             return False
         before = self._clock.corrections

@@ -1,0 +1,89 @@
+"""Where requests of one bucket go, and what they are signed for, as the SDK resolves it.
+
+The rules are the SDK's own: endpoint, addressing style, region and signing scope are read from requests that it has
+prepared and not sent (see `direct_reads`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from botocore.utils import percent_encode
+
+from bucketfront.errors import AccessDenied, BucketNotForwarded
+from bucketfront.s3.direct_reads import rehearsed
+from bucketfront.s3.forwarded_request import ForwardedRequest, canonical_query
+from bucketfront.s3.read_template import HEAD, KEY_SAFE, PLAIN_BUCKET, ReadRequest, ReadTemplate
+from bucketfront.s3.signature import PAYLOAD, Scope, signed_scope
+
+_KEY = "k"
+_OWNER = "x-amz-expected-bucket-owner"
+_OF_READS = frozenset({"x-amz-checksum-mode"})  # fields of the SDK that only reads of objects have
+_UNSIGNED_PAYLOADS = frozenset({"UNSIGNED-PAYLOAD"})
+
+
+@dataclass(frozen=True, slots=True)
+class BucketAddress:
+    """The address of a bucket, or of the service if `keys` is None.
+
+    `url` is that of the bucket itself without a query, and `keys` what a key is appended to. `fields` are those of each
+    request of the bucket. `scope` is None for anonymous requests.
+    """
+
+    url: str
+    keys: str | None
+    fields: Mapping[str, str]
+    client_config: Any
+    scope: Scope | None
+
+    @classmethod
+    async def of(cls, client: Any, bucket: str | None) -> Self:
+        """Return the address of a bucket or of the service, for aiobotocore's client.
+
+        Raises BucketNotForwarded for access points, directory buckets and what has a signature of another kind.
+        """
+        if bucket is None:
+            prepared = await rehearsed(client.list_buckets, {})
+            scope = signed_scope(prepared)
+            if scope is None and "Authorization" in prepared.headers:
+                raise BucketNotForwarded("the service has a signature that cannot be made anew")
+            fields = {"User-Agent": _text(prepared.headers["User-Agent"])}
+            return cls(prepared.url.partition("?")[0], None, fields, prepared.context["client_config"], scope)
+        if PLAIN_BUCKET.fullmatch(bucket) is None:
+            raise BucketNotForwarded("access points and directory buckets are not forwarded")
+        params = {"Bucket": bucket, "Key": _KEY}
+        template = ReadTemplate.of(HEAD, params, await rehearsed(client.head_object, params))
+        url = (await rehearsed(client.head_bucket, {"Bucket": bucket})).url
+        if template is None or template.prefix != f"{url.removesuffix('/')}/":
+            raise BucketNotForwarded("the requests of the bucket have a form that cannot be made anew")
+        fields = {name: value for name, value in template.headers.items() if name.lower() not in _OF_READS}
+        return cls(url, template.prefix, fields, template.client_config, template.scope)
+
+    def request(self, forwarded: ForwardedRequest, body: Any, context: dict[str, Any]) -> ReadRequest:
+        """Return the request as the SDK's signer and its HTTP session take it. `context` is that of both.
+
+        Raises RequestRefused, and AccessDenied if the client expects another owner of the bucket than the settings.
+        """
+        url = self.url
+        if forwarded.key:
+            assert self.keys is not None, "the service has no keys"
+            url = self.keys + percent_encode(forwarded.key, safe=KEY_SAFE)
+        query = canonical_query(forwarded.query)
+        fields = forwarded.sent_fields()
+        ours = {name: value for name, value in self.fields.items() if name not in fields}
+        if self.fields.get(_OWNER, fields.get(_OWNER)) != fields.get(_OWNER, self.fields.get(_OWNER)):
+            raise AccessDenied(f"{forwarded.operation}: the bucket has another owner than {_OWNER} names")
+        headers = {**ours, **fields}
+        if forwarded.body is not None:
+            if forwarded.length is None:
+                headers["Transfer-Encoding"] = "chunked"
+            else:
+                headers["Content-Length"] = str(forwarded.length)
+        if self.scope is None and forwarded.payload not in _UNSIGNED_PAYLOADS:
+            headers["X-Amz-Content-SHA256"] = forwarded.payload  # the signer sets it in other requests
+        context |= {"client_config": self.client_config, PAYLOAD: forwarded.payload}
+        return ReadRequest(forwarded.method, f"{url}?{query}" if query else url, headers, body, True, context)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else value.decode()
