@@ -11,19 +11,9 @@ from typing import Any
 from bucketfront.keys import ObjectKey
 
 _PLACE = "bucketfront_place"  # in the SDK's context of one request
-_FREE = frozenset({"DeleteObject", "DeleteObjects", "AbortMultipartUpload"})
-_WRITES = frozenset(
-    {
-        "CompleteMultipartUpload",
-        "CopyObject",
-        "CreateBucket",
-        "CreateMultipartUpload",
-        "ListObjectsV2",
-        "PutObject",
-        "UploadPart",
-        "UploadPartCopy",
-    }
-)
+# Operations of S3's API by the first word of their name. All others are reads.
+_FREE = ("Abort", "Delete")
+_WRITES = ("Complete", "Copy", "Create", "List", "Post", "Put", "Restore", "Upload")
 
 
 class PriceClass(StrEnum):
@@ -35,9 +25,9 @@ class PriceClass(StrEnum):
 
 def price_class(operation: str) -> PriceClass | None:
     """Return the class of an operation of S3's API. Returns None if it is free."""
-    if operation in _FREE:
+    if operation.startswith(_FREE):
         return None
-    return PriceClass.WRITE if operation in _WRITES else PriceClass.READ
+    return PriceClass.WRITE if operation.startswith(_WRITES) else PriceClass.READ
 
 
 class Billing:

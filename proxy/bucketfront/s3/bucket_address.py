@@ -10,28 +10,29 @@ from typing import Any, Self
 
 from botocore.utils import percent_encode
 
-from bucketfront.errors import AccessDenied, BucketNotForwarded
+from bucketfront.errors import BucketNotForwarded
 from bucketfront.s3.direct_reads import rehearsed
-from bucketfront.s3.forwarded_request import ForwardedRequest, canonical_query
-from bucketfront.s3.read_template import HEAD, KEY_SAFE, PLAIN_BUCKET, ReadRequest, ReadTemplate
+from bucketfront.s3.forwarded_request import UNSIGNED_PAYLOAD, ForwardedRequest, canonical_query
+from bucketfront.s3.read_template import HEAD, KEY_SAFE, ReadRequest, ReadTemplate
 from bucketfront.s3.signature import PAYLOAD, Scope, signed_scope
 
 _KEY = "k"
-_OWNER = "x-amz-expected-bucket-owner"
+_AGENT = "User-Agent"  # `add_trace` reads it by this spelling
 _OF_READS = frozenset({"x-amz-checksum-mode"})  # fields of the SDK that only reads of objects have
-_UNSIGNED_PAYLOADS = frozenset({"UNSIGNED-PAYLOAD"})
 
 
 @dataclass(frozen=True, slots=True)
 class BucketAddress:
     """The address of a bucket, or of the service if `keys` is None.
 
-    `url` is that of the bucket itself without a query, and `keys` what a key is appended to. `fields` are those of each
-    request of the bucket. `scope` is None for anonymous requests.
+    `url` is that of the bucket itself without a query, and `keys` what a key is appended to. `location` is the URL that
+    shows where the bucket is, which must not depend on it. `fields` are those of each request of the bucket. `scope` is
+    None for anonymous requests.
     """
 
     url: str
     keys: str | None
+    location: str
     fields: Mapping[str, str]
     client_config: Any
     scope: Scope | None
@@ -47,42 +48,38 @@ class BucketAddress:
             scope = signed_scope(prepared)
             if scope is None and "Authorization" in prepared.headers:
                 raise BucketNotForwarded("the service has a signature that cannot be made anew")
-            fields = {"User-Agent": _text(prepared.headers["User-Agent"])}
-            return cls(prepared.url.partition("?")[0], None, fields, prepared.context["client_config"], scope)
-        if PLAIN_BUCKET.fullmatch(bucket) is None:
-            raise BucketNotForwarded("access points and directory buckets are not forwarded")
+            fields = {_AGENT: _text(prepared.headers[_AGENT])}
+            url = _without_query(prepared.url)
+            return cls(url, None, url, fields, prepared.context["client_config"], scope)
         params = {"Bucket": bucket, "Key": _KEY}
         template = ReadTemplate.of(HEAD, params, await rehearsed(client.head_object, params))
         url = (await rehearsed(client.head_bucket, {"Bucket": bucket})).url
+        location = (await rehearsed(client.get_bucket_location, {"Bucket": bucket})).url
         if template is None or template.prefix != f"{url.removesuffix('/')}/":
             raise BucketNotForwarded("the requests of the bucket have a form that cannot be made anew")
-        fields = {name: value for name, value in template.headers.items() if name.lower() not in _OF_READS}
-        return cls(url, template.prefix, fields, template.client_config, template.scope)
+        fields = {
+            name if name == _AGENT else name.lower(): value
+            for name, value in template.headers.items()
+            if name.lower() not in _OF_READS
+        }
+        return cls(url, template.prefix, _without_query(location), fields, template.client_config, template.scope)
 
     def request(self, forwarded: ForwardedRequest, body: Any, context: dict[str, Any]) -> ReadRequest:
-        """Return the request as the SDK's signer and its HTTP session take it. `context` is that of both.
-
-        Raises RequestRefused, and AccessDenied if the client expects another owner of the bucket than the settings.
-        """
-        url = self.url
+        """Return the request as the SDK's signer and its HTTP session take it. `context` is that of both."""
+        url = self.location if forwarded.operation == "GetBucketLocation" else self.url
         if forwarded.key:
             assert self.keys is not None, "the service has no keys"
             url = self.keys + percent_encode(forwarded.key, safe=KEY_SAFE)
         query = canonical_query(forwarded.query)
-        fields = forwarded.sent_fields()
-        ours = {name: value for name, value in self.fields.items() if name not in fields}
-        if self.fields.get(_OWNER, fields.get(_OWNER)) != fields.get(_OWNER, self.fields.get(_OWNER)):
-            raise AccessDenied(f"{forwarded.operation}: the bucket has another owner than {_OWNER} names")
-        headers = {**ours, **fields}
-        if forwarded.body is not None:
-            if forwarded.length is None:
-                headers["Transfer-Encoding"] = "chunked"
-            else:
-                headers["Content-Length"] = str(forwarded.length)
-        if self.scope is None and forwarded.payload not in _UNSIGNED_PAYLOADS:
+        headers = {**forwarded.sent_fields(), **self.fields}
+        if self.scope is None and forwarded.payload != UNSIGNED_PAYLOAD:
             headers["X-Amz-Content-SHA256"] = forwarded.payload  # the signer sets it in other requests
         context |= {"client_config": self.client_config, PAYLOAD: forwarded.payload}
         return ReadRequest(forwarded.method, f"{url}?{query}" if query else url, headers, body, True, context)
+
+
+def _without_query(url: str) -> str:
+    return url.partition("?")[0]
 
 
 def _text(value: Any) -> str:

@@ -177,6 +177,7 @@ class S3Origin:
         Raises BucketNotForwarded, RequestRefused or AccessDenied if nothing was sent, NoShare, OriginBusy,
         OriginThrottled, OriginCircuitOpen, and what the body of the request raises.
         """
+        request.check(self._settings.expected_bucket_owner)
         key = ObjectKey(request.bucket or "", request.key)
         what = f"{request.operation} {key}"
         if self._shares is not None:

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
-from bucketfront.errors import RequestRefused
+from bucketfront.errors import AccessDenied, BucketNotForwarded, RequestRefused
 from bucketfront.http.grammar import Headers, is_token
+from bucketfront.s3.read_template import PLAIN_BUCKET
 
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 
@@ -36,7 +37,7 @@ class ForwardedRequest:
     - `query` is raw, without the parameters of a signature. A plus sign is a space, as in S3.
     - `fields` have lower-case names. An allow-list has reduced them.
     - `body` is None without one. Bytes may be sent twice, if S3 refuses our signature at first.
-    - `length` is the number of bytes of the body as it is sent. None sends it in chunks of HTTP.
+    - `length` is the number of bytes of the body as it is sent. Without it a body is sent in chunks of HTTP.
     - `payload` is the value of `x-amz-content-sha256`.
     """
 
@@ -70,15 +71,33 @@ class ForwardedRequest:
         """Return whether S3 may take minutes for it."""
         return self.operation in _SLOW
 
+    def check(self, owner: str | None) -> None:
+        """Raise an error if the request cannot be sent. `owner` is the account that the bucket must belong to, if any.
+
+        Raises BucketNotForwarded, RequestRefused for a field that HTTP does not allow, and AccessDenied if the client
+        expects another owner of the bucket.
+        """
+        if self.bucket is not None and PLAIN_BUCKET.fullmatch(self.bucket) is None:
+            raise BucketNotForwarded("access points and directory buckets are not forwarded")
+        if any(not is_token(name) or _UNSENDABLE.search(value) for name, value in self.fields):
+            raise RequestRefused(f"{self.operation}: a header holds what S3 does not take")
+        expected = dict(self.fields).get("x-amz-expected-bucket-owner", owner)
+        if owner is not None and expected != owner:
+            raise AccessDenied(f"{self.operation}: the bucket has another owner than x-amz-expected-bucket-owner names")
+
     def sent_fields(self) -> dict[str, str]:
-        """Return the fields that are sent. Raises RequestRefused for one that HTTP does not allow."""
+        """Return the fields that are sent. The lines of a field are joined."""
         sent: dict[str, str] = {}
         for name, value in self.fields:
-            if not is_token(name) or _UNSENDABLE.search(value):
-                raise RequestRefused(f"{self.operation}: a header holds what S3 does not take")
             if name not in _OURS:
                 sent[name] = f"{sent[name]},{value}" if name in sent else value
         return sent
+
+    def framing(self) -> dict[str, str]:
+        """Return the field that shows where the body ends, if there is a body."""
+        if self.body is None:
+            return {}
+        return {"Transfer-Encoding": "chunked"} if self.length is None else {"Content-Length": str(self.length)}
 
 
 def canonical_query(query: str) -> str:

@@ -31,17 +31,18 @@ Bytes = bytes | memoryview
 
 
 class ChunkedBody:
-    """A body that HTTP's chunks frame. `read_timeout` is for each piece, in seconds.
+    """A body that HTTP's chunks frame, or that S3 sends while it works for minutes.
 
-    `rate` is None for a body of an operation that takes minutes. `on_close` is called once, when the connection is
-    free, and the others with the errors of the body.
+    `timeout` is for each piece, in seconds. For a slow operation it is for the whole body, which has spaces at first.
+    `on_close` is called once, when the connection is free, and the others with the errors of the body.
     """
 
-    def __init__(self, response: SdkResponse, what: str, read_timeout: float, rate: MinimumRate | None) -> None:
+    def __init__(self, response: SdkResponse, what: str, timeout: float, *, is_slow: bool) -> None:
         self._response = response
         self._what = what
-        self._read_timeout = read_timeout
-        self._rate = rate
+        self._timeout = timeout
+        self._until = asyncio.get_running_loop().time() + timeout if is_slow else None
+        self._rate = None if is_slow else MinimumRate()
         self._is_closed = False
         self.on_close: Callable[[], None] | None = None
         self.on_slow: Callable[[OriginTimeout], None] | None = None
@@ -66,7 +67,7 @@ class ChunkedBody:
         data = b""
         try:
             with translated(self._what):
-                async with asyncio.timeout(self._read_timeout):
+                async with asyncio.timeout_at(self._until or began + self._timeout):
                     try:
                         data = await self._response.content.readany()
                     except aiohttp.ClientPayloadError as error:
@@ -160,20 +161,20 @@ class ForwardedResponse:
             body.close()
 
 
-def body_of(raw: SdkResponse, what: str, read_timeout: float, *, is_slow: bool) -> S3Body | ChunkedBody:
-    """Return the body of a success. `is_slow` means that its operation may take minutes.
+def body_of(raw: SdkResponse, what: str, timeout: float, *, is_slow: bool) -> S3Body | ChunkedBody:
+    """Return the body of a success, see `ChunkedBody`. `is_slow` means that its operation may take minutes.
 
     Raises InvalidOriginResponse if nothing shows where it ends.
     """
     if raw.method == "HEAD" or raw.status in (204, 304):
-        body = S3Body(raw, what, read_timeout)
+        body = S3Body(raw, what, timeout)
         body.expect(0, is_framed=False)
         return body
     if responses.is_chunked(raw.fields) or (is_slow and "content-length" in raw.fields):
-        return ChunkedBody(raw, what, read_timeout, None if is_slow else MinimumRate())
+        return ChunkedBody(raw, what, timeout, is_slow=is_slow)
     if "content-length" not in raw.fields:
         raise InvalidOriginResponse(f"{what}: the origin sent neither a length nor chunks, so the end is unknown")
-    body = S3Body(raw, what, read_timeout)
+    body = S3Body(raw, what, timeout)
     body.expect(responses.content_length(raw.fields), is_framed=True)
     return body
 

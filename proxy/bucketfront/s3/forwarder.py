@@ -240,6 +240,8 @@ class Forwarder:
         prepared = address.request(request, None if request.body is None else body, context)
         if address.scope is not None:
             await self._signature.sign(prepared, address.scope)
+        # As in requests of the SDK, the framing is no part of the signature.
+        prepared.headers |= request.framing()
         add_trace(prepared)
         raw: SdkResponse = (await self._session.send(prepared)).raw
         try:
