@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import trustme
 from certificates import issue
 from redis.asyncio import Redis
 from redis_server import SERVERS, RedisServer
+from rows import each_row
 from stopwatch import HANG_S
 
 from bucketfront.checks.bus import check_bus
@@ -245,7 +247,15 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
 async def test_garbage_in_the_register(bus: RedisBus, client: Any) -> None:
     """What other programs write into the register is removed, and hides no node."""
     await bus.register(Member("n", "n", EntryId()), 10.0)
-    await client.hset("bucketfront:nodes", mapping={"x": "garbage", "y": "[]", "z": b"\xff"})
+    bad = [
+        "garbage",
+        "[]",
+        b"\xff",
+        "[" * 100_000,
+        '{"name": "n", "at": "1-1", "until": 1e999}',
+        '{"name": "n", "at": 7}',
+    ]
+    await client.hset("bucketfront:nodes", mapping={f"x{number}": value for number, value in enumerate(bad)})
     assert [member.node for member in await bus.members()] == ["n"]
     assert await client.hlen("bucketfront:nodes") == 1
 
@@ -269,3 +279,67 @@ async def test_check_tries_all_that_a_node_does(server: RedisServer, bus: RedisB
     found = await check_bus(BusSettings(url=server.url))
     assert found.verdict is CheckVerdict.WARNING
     assert "authenticat" in found.message
+
+
+@each_row(
+    ("set_up", "cure"),
+    [
+        ("SET bucketfront:stream x", "choose another bus.prefix"),
+        ("CONFIG SET maxmemory 1", "raise its maxmemory"),
+        ("REPLICAOF 127.0.0.1 1", "bus.url must lead to the primary"),
+        ("CONFIG SET requirepass secret", "see bus.username and bus.password"),
+        ("ACL SETUSER default -xadd", "docs/fleet.md has the list"),
+    ],
+)
+async def test_cures(tmp_path: Path, set_up: str, cure: str) -> None:
+    """`bucketfront check` names the setting or the command that helps."""
+    server = RedisServer(tmp_path)
+    try:
+        client: Any = Redis.from_url(server.url)
+        other = RedisBus(BusSettings(url=server.url, prefix="other"))
+        await works(other)
+        await other.close()
+        await client.execute_command(*set_up.split())
+        found = await check_bus(BusSettings(url=server.url))
+        assert found.verdict is CheckVerdict.WARNING
+        assert cure in found.message
+        await client.aclose()
+    finally:
+        server.kill()
+
+
+@each_row(
+    ("reply", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no Redis and no Valkey"),
+        (b"\x00\xff\x00garbage\r\n", "no Redis and no Valkey"),
+        (b"*1\r\n" * 5000, "no Redis and no Valkey"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "loads its data"),
+        (b":7\r\n", None),
+        (b"+OK\r\n", None),
+        (b"%1\r\n+a\r\n+b\r\n", None),
+    ],
+)
+async def test_servers_of_other_kinds(reply: bytes, reason: str | None) -> None:
+    """What a server of another kind replies is a BusError at most, and the bus takes none of it for an entry."""
+    running: set[asyncio.Task[Any]] = set()
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        running.add(task)
+        with suppress(ConnectionError):
+            while await reader.read(1 << 16):
+                writer.write(reply * 8)
+        writer.close()
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as listener:
+        bus = RedisBus(BusSettings(url=f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}/0"))
+        async with asyncio.timeout(HANG_S):
+            with pytest.raises(BusError, match=reason):
+                await bus.read(EntryId())
+            for call in (bus.wait(EntryId(), 0.1), bus.members(), bus.leave("n"), bus.append("me", [b"x"])):
+                with suppress(BusError):
+                    assert not await call
+        await bus.close()
+        await asyncio.gather(*running)

@@ -126,7 +126,7 @@ class Fleet:
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             if barrier is None or not seen:
-                raise BusError(self.sending_failure or "it does not answer") from None
+                raise BusError(self.sending_failure or "the server does not respond") from None
         members = sorted(seen.values(), key=lambda member: member.name)
         return Acknowledgement(
             tuple(member.name for member in members if member.at >= barrier),

@@ -15,11 +15,12 @@ from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
-from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from bucketfront.config.bus_settings import BusSettings
 from bucketfront.config.secret_file import current
 from bucketfront.fleet.bus import MAX_ENTRIES, Batch, BusError, EntryId, Member, Position, StreamEntry
+from bucketfront.fleet.redis_failures import TOO_OLD, explaining, reason
 
 CALL_TIMEOUT_S = 2.0  # of one call, and of a connection; a bus on the same network takes a millisecond
 MAX_STREAM_ENTRIES = 1_000_000  # whatever their age, so that a flood takes some 100 MiB of the server
@@ -41,6 +42,9 @@ class _Credentials(CredentialProvider):
         except ValueError as error:
             raise AuthenticationError(str(error)) from None
         return (password,) if settings.username is None else (settings.username, password)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()  # that of the client does the same, with a warning for each connection
 
 
 class RedisBus:
@@ -70,6 +74,7 @@ class RedisBus:
             **tls,
         )
 
+    @explaining
     async def append(self, sender: str, notices: Sequence[bytes]) -> EntryId:
         oldest = f"{max(0, await self._now_ms() - self._keep_ms)}-0"
         pipeline = self._redis.pipeline(transaction=False)
@@ -79,6 +84,7 @@ class RedisBus:
         replies = await _piped(pipeline)
         return _id(replies[-2])
 
+    @explaining
     async def read(self, after: EntryId) -> Batch:
         # In two steps and no transaction, which a server without memory refuses. What is added between the two is left
         # out, and what is trimmed between them shows as a gap.
@@ -94,25 +100,29 @@ class RedisBus:
         self._note_time(time_of_server)
         added = facts.get("entries-added")
         if added is None:
-            raise BusError("the server is older than Redis 7 or Valkey 7.2")
+            raise BusError(TOO_OLD)
         end = Position(_id(facts["last-generated-id"]), int(added))
         if end.at <= after:
             return Batch((), end)
         found = await _called(self._redis.xrange(self._stream, min=f"({after}", max=str(end.at), count=MAX_ENTRIES))
         return Batch(tuple(_entry(at, fields) for at, fields in found), end)
 
+    @explaining
     async def wait(self, after: EntryId, seconds: float) -> None:
         block = max(1, int(seconds * 1000))
         await _called(self._redis.xread({self._stream: str(after)}, count=1, block=block), CALL_TIMEOUT_S + seconds)
 
+    @explaining
     async def register(self, member: Member, seconds: float) -> None:
         until = int(await self._now_ms() + seconds * 1000)
         facts = json.dumps({"name": member.name, "at": str(member.at), "until": until})
         await _called(self._redis.hset(self._nodes, member.node, facts))
 
+    @explaining
     async def leave(self, node: str) -> None:
         await _called(self._redis.hdel(self._nodes, node))
 
+    @explaining
     async def members(self) -> list[Member]:
         """Return the live nodes, and remove those from the register that were live long ago."""
         found = await _called(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(self._nodes)))
@@ -120,10 +130,8 @@ class RedisBus:
         members, forgotten = [], []
         for node, value in found.items():
             try:
-                facts = json.loads(value)
-                member = Member(node.decode(), str(facts["name"]), EntryId.parsed(facts["at"]))
-                until = int(facts["until"])
-            except (ValueError, TypeError, KeyError, AttributeError):
+                member, until = _member(node, value)
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
                 forgotten.append(node)
                 continue
             if until > now:
@@ -159,28 +167,14 @@ async def _piped(pipeline: Pipeline) -> list[Any]:
     replies = cast("list[Any]", await _called(pipeline.execute(raise_on_error=False)))
     for reply in replies:
         if isinstance(reply, Exception):
-            raise BusError(_reason(reply)) from reply
+            raise BusError(reason(reply)) from reply
     return replies
 
 
 async def _called(call: Awaitable[Any], seconds: float = 2 * CALL_TIMEOUT_S) -> Any:
-    """Return what a call of the client returns. Raises BusError, also after a time."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await call
-    except TimeoutError as error:
-        raise BusError("it does not answer") from error
-    except (RedisError, OSError, ValueError) as error:
-        raise BusError(_reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    """Return the reason for operators. Replies of the server have no secret in them."""
-    if isinstance(error, ReadOnlyError):
-        return "it is a replica, which takes no writes"
-    if isinstance(error, TimeoutError):
-        return "it does not answer"
-    return str(error)[:200] or type(error).__name__
+    """Return what a call of the client returns. Raises TimeoutError after a time, and what the client raises."""
+    async with asyncio.timeout(seconds):
+        return await call
 
 
 def _id(text: bytes) -> EntryId:
@@ -190,3 +184,9 @@ def _id(text: bytes) -> EntryId:
 def _entry(at: bytes, fields: dict[bytes, bytes]) -> StreamEntry:
     sender = fields.get(_SENDER)
     return StreamEntry(_id(at), None if sender is None else sender.decode(errors="replace"), fields.get(_NOTICE))
+
+
+def _member(node: bytes, value: bytes) -> tuple[Member, int]:
+    """Return a node of the register, and until when it counts as live."""
+    facts = json.loads(value)
+    return Member(node.decode(), str(facts["name"]), EntryId.parsed(facts["at"])), int(facts["until"])
