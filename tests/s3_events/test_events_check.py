@@ -69,3 +69,19 @@ async def test_a_mount_without_events(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found[0].verdict, found[0].name) == (CheckVerdict.WARNING, arn)
     settings = settings_of("http://127.0.0.1:1/1/q").model_copy(update={"invalidation": None})
     assert await results(settings) == []
+
+
+@each_row(("host", "is_remote"), [("127.0.0.1", False), ("::1", False), ("10.0.0.5", True)])
+async def test_a_webhook(host: str, is_remote: bool) -> None:
+    """The result has the path of the webhook, and whether other machines reach it."""
+    settings = Settings.model_validate(
+        {
+            "mounts": [{"path": "/", "bucket": "bucket"}],
+            "admin": {"host": host, "token": "fedcba9876543210"},
+            "invalidation": {"webhook": {"token": "0123456789abcdef"}},
+        }
+    )
+    (result,) = await results(settings)
+    assert (result.verdict, result.name) == (CheckVerdict.FINE, "webhook")
+    assert "/api/v1/s3-events of the admin port 8081" in result.message
+    assert ("see admin.host" in result.message) is not is_remote

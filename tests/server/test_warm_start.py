@@ -13,6 +13,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from proxy_under_test import BLOCK, S3, Proxy, StartProxy, pattern, until
 from relay import Relay, Seen
+from rows import each_row
+
+from bucketfront.checks.peer import check_peer
+from bucketfront.checks.result import CheckVerdict
+from bucketfront.config.warm_start_settings import WarmStartSettings
 
 BODIES = {f"o{number}": pattern(BLOCK, number) for number in range(3)}
 LARGE = pattern(6 * BLOCK, 9)
@@ -121,11 +126,14 @@ def page(*paths: str, cursor: str | None = None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (lambda _: web.Response(status=401), "answered 401; see warm_start.peer and warm_start.token"),
-        (lambda _: web.Response(status=302, headers={"Location": "http://elsewhere/"}), "answered 302"),
+        (lambda _: web.Response(status=401), "responded with 401; see warm_start.peer and warm_start.token"),
+        (lambda _: web.Response(status=302, headers={"Location": "http://elsewhere/"}), "responded with 302"),
         (lambda _: web.Response(text="<html>"), "is no admin port of bucketfront"),
         (lambda _: web.json_response({"objects": [{"path": 7}]}), "is no admin port of bucketfront"),
         (lambda _: web.Response(body=b" " * (17 << 20)), "sends pages of more than"),
+        (lambda _: web.json_response(page(*["/x"] * 2001)), "is no admin port of bucketfront"),
+        (lambda request: web.json_response(page(cursor=request.query.get("cursor", "1"))), "one page again and again"),
+        (lambda _: web.Response(text="[" * 100_000), "is no admin port of bucketfront"),
     ],
 )
 async def test_a_peer_of_no_use(
@@ -138,7 +146,37 @@ async def test_a_peer_of_no_use(
     async with peer_that_answers(answer) as peer:
         node = await start_beside(peer)
         await is_ready(node)
-    assert reason in caplog.text
+        await until(lambda: reason in caplog.text)
+
+
+@each_row(
+    ("answer", "verdict", "message"),
+    [
+        (lambda _: web.json_response(page("/a", "/b")), CheckVerdict.FINE, "the peer exports 2 objects"),
+        (lambda _: web.json_response(page("/a", cursor="1")), CheckVerdict.FINE, "exports 1 objects, and more"),
+        (lambda _: web.json_response(page()), CheckVerdict.WARNING, "holds nothing"),
+        (lambda _: web.Response(status=401), CheckVerdict.WARNING, "see warm_start.peer and warm_start.token"),
+        (lambda _: web.Response(text="<html>"), CheckVerdict.WARNING, "is no admin port of bucketfront"),
+    ],
+)
+async def test_check(answer: Callable[[web.Request], web.StreamResponse], verdict: CheckVerdict, message: str) -> None:
+    """`bucketfront check` requests a page of the peer, and a message has the settings to look at."""
+    async with peer_that_answers(answer) as peer:
+        found = await check_peer(WarmStartSettings(peer=peer))
+    assert (found.verdict, found.name) == (verdict, peer)
+    assert message in found.message
+
+
+async def test_check_of_a_proxy(proxy: Proxy, s3: S3) -> None:
+    """The check takes what a proxy exports, and names a peer that is away."""
+    s3.put("o0", BODIES["o0"])
+    await proxy.get("/o0")
+    await proxy.settled()
+    found = await check_peer(WarmStartSettings(peer=proxy.app.admin_address))
+    assert (found.verdict, found.message) == (CheckVerdict.FINE, "the peer exports 1 objects")
+    found = await check_peer(WarmStartSettings(peer="http://127.0.0.1:9"))
+    assert found.verdict is CheckVerdict.WARNING
+    assert "Connection refused; see warm_start.peer" in found.message
 
 
 async def test_no_peer(start_beside: StartBeside, caplog: pytest.LogCaptureFixture) -> None:

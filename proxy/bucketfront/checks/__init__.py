@@ -7,6 +7,7 @@ from bucketfront.checks.buckets import check_buckets
 from bucketfront.checks.bus import check_bus
 from bucketfront.checks.events import check_events
 from bucketfront.checks.machine import Explain, check_machine
+from bucketfront.checks.peer import check_peer
 from bucketfront.checks.result import CheckResult, CheckVerdict, failed, fine, warning
 from bucketfront.config.settings import Settings
 from bucketfront.errors import OriginError
@@ -29,6 +30,8 @@ async def run_checks(
     results += check_machine(settings, explain, config)
     if settings.bus is not None:
         results.append(await check_bus(settings.bus))
+    if settings.warm_start is not None:
+        results.append(await check_peer(settings.warm_start))
     if settings.origin.endpoint_url == "embedded":
         results.append(_embedded())
         return [*results, *[result async for result in check_events(settings)]]
