@@ -16,7 +16,7 @@ MOUNT = {
 FIGURES: dict[str, Any] = {
     "version": "1.2.3", "entries": 12345, "bytes_used": 1 << 29, "bytes_limit": 1 << 30, "endings": {"filled": 3},
     "summary": {
-        "mode": "serve", "forecast": None, "shadow": None,
+        "mode": "serve", "forecast": None, "shadow": None, "bus": None,
         "seconds": 7385.0, "total": {**MOUNT, "mount": ""}, "mounts": [MOUNT], "currency": None, "sizing": None,
         "removals": {"space": 40, "idle": 0, "purged": 2}, "refusals": {"no-store": 3, "rule": 0}, "degraded": [],
     },
@@ -119,3 +119,15 @@ def test_degraded() -> None:
     """What is degraded is at the end, with its reason and how long it has lasted."""
     reason = {"reason": "disk-failing", "name": "disk", "seconds": 75}
     assert reported(degraded=[reason]).endswith("degraded: disk-failing (disk), for 1 min 15 s")
+
+
+def test_the_bus() -> None:
+    """With a bus, the report has whether it works, why not, since when, and what went over it."""
+    bus = {"failure": None, "lag": 0.4, "queued": 0, "sent": 1234, "received": 56, "gaps": 0}
+    assert "bus: works, in step 0 s ago, 1,234 notices sent, 56 received\n" in reported(bus=bus)
+    bus |= {"failure": "no\x1b way", "lag": 75.0, "queued": 3, "gaps": 2}
+    text = reported(bus=bus)
+    assert "in step 1 min 15 s ago, 3 notices wait, 1,234 notices sent, 56 received, missed some 2 times" in text
+    assert "bus: fails (no" in text
+    assert "\x1b" not in text
+    assert "bus:" not in reported()

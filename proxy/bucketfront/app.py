@@ -399,7 +399,9 @@ class App:
         FleetCollector(registry, self._fleet)
         TrafficCollector(registry, self.cache, self.origin)
         HealthCollector(registry, self.health, lag)
-        self._summary = Summary(self.settings, self.cache, self.origin, self.telemetry, self.health, time.monotonic)
+        self._summary = Summary(
+            self.settings, self.cache, self.origin, self.telemetry, self.health, time.monotonic, self._fleet
+        )
         SummaryCollector(registry, self._summary)
 
     async def _start_listener(self, listener: Listener, *, accepts: bool = True) -> None:

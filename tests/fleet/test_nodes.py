@@ -203,3 +203,15 @@ def test_metrics_show_the_bus(fleet: Fleet) -> None:
         text = send(fleet.nodes[name].admin_url, "GET", "/metrics").body.decode()
         assert "bucketfront_bus_connected 1.0" in text
         assert 'bucketfront_bus_received_total{outcome="unreadable"} 0.0' in text
+
+
+def test_stats_show_the_bus(fleet: Fleet) -> None:
+    """The figures of a node show that the bus works, what it has sent, and that others have received it."""
+    fleet.purge("a", all=True, wait=True)
+    found = {
+        name: json.loads(send(node.admin_url, "GET", "/api/v1/stats").body)["summary"]["bus"]
+        for name, node in fleet.nodes.items()
+    }
+    assert all(bus["failure"] is None and bus["lag"] < HANG_S for bus in found.values())
+    assert found["a"]["sent"] > 0
+    assert found["b"]["received"] > 0

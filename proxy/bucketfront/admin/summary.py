@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from bucketfront.admin import savings
+from bucketfront.admin.bus_figures import BusFigures, bus_figures
 from bucketfront.admin.health import Health
 from bucketfront.admin.probes import LastingFailure
 from bucketfront.admin.ratios import HitRatios, Savings, ratio
@@ -15,6 +16,7 @@ from bucketfront.admin.size_forecast import ForecastFigures, forecast_figures
 from bucketfront.cache import Cache, CacheMode, Verdict, Waste
 from bucketfront.config.mount_areas import NO_MOUNT
 from bucketfront.config.settings import Settings
+from bucketfront.fleet.fleet import Fleet
 from bucketfront.s3.billing import PriceClass
 from bucketfront.s3.client import S3Origin
 from bucketfront.server.telemetry.client_reads import ClientReads
@@ -70,7 +72,8 @@ class SizingFigures(BaseModel):
 class SummaryFigures(BaseModel):
     """What the counters mean. `currency` is null without prices. `mode` is that of `cache.mode`.
 
-    `forecast` is null in the mode `serve`, and `sizing` in the others. `shadow` is null except in that mode.
+    `forecast` is null in the mode `serve`, and `sizing` in the others. `shadow` is null except in that mode, and `bus`
+    without a bus.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -83,6 +86,7 @@ class SummaryFigures(BaseModel):
     sizing: SizingFigures | None
     forecast: ForecastFigures | None
     shadow: ShadowFigures | None
+    bus: BusFigures | None
     removals: dict[str, int]
     refusals: dict[str, int]
     degraded: list[LastingFailure]
@@ -134,8 +138,10 @@ class Summary:
         telemetry: Telemetry,
         health: Health,
         clock: Callable[[], float],
+        fleet: Fleet | None = None,
     ) -> None:
         self._cache = cache
+        self._fleet = fleet
         self._origin = origin
         self._telemetry = telemetry
         self._health = health
@@ -190,6 +196,7 @@ class Summary:
             sizing=_sizing_figures(self.sizing()),
             forecast=self.forecast(),
             shadow=None if self._cache.shadow is None else shadow_figures(self._cache.shadow),
+            bus=None if self._fleet is None else bus_figures(self._fleet),
             removals={one.reason.value: one.count for one in self._cache.removals()},
             refusals={reason.value: count for reason, count in self._cache.storage_refusals()},
             degraded=[

@@ -67,6 +67,8 @@ def report(figures: dict[str, Any]) -> list[str]:
         lines += ["", *_forecast(summary["forecast"], currency)]
     if summary["shadow"] is not None:
         lines += ["", *_shadow(summary["shadow"])]
+    if summary["bus"] is not None:
+        lines += ["", _bus(summary["bus"])]
     return [*lines, "", *_degraded(summary["degraded"])]
 
 
@@ -143,6 +145,19 @@ def _shadow(shadow: dict[str, Any]) -> list[str]:
         printable(f"  {each['verdict']}: {each['bucket']}/{each['key']}: {each['text']}")
         for each in shadow["differences"]
     ]
+
+
+def _bus(bus: dict[str, Any]) -> str:
+    """Return how the bus is, and what went over it."""
+    parts = [
+        "bus: works" if bus["failure"] is None else printable(f"bus: fails ({bus['failure']})"),
+        f"in step {_lasted(bus['lag'])} ago",
+        *([f"{bus['queued']:,} notices wait"] if bus["queued"] else []),
+        f"{bus['sent']:,} notices sent",
+        f"{bus['received']:,} received",
+        *([f"missed some {bus['gaps']:,} times"] if bus["gaps"] else []),
+    ]
+    return ", ".join(parts)
 
 
 def _advice(sizes: list[dict[str, Any]]) -> str:

@@ -68,6 +68,10 @@ export function showStats(found, now) {
   showSizing(found.summary.sizing);
   showForecast(found.summary.forecast, found.summary.currency);
   showShadow(found.summary.shadow);
+  const bus = found.summary.bus;
+  if (bus !== null) {
+    card("Bus", bus.failure === null ? "works" : "fails", `in step ${duration(bus.lag)} ago, ${count(bus.queued)} notices wait`);
+  }
 }
 
 function showSizing(sizing) {
