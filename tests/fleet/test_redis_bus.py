@@ -1,6 +1,7 @@
 """The bus on a real server, and what happens when that fails."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -98,6 +99,26 @@ async def test_a_server_that_hangs(server: RedisServer, bus: RedisBus) -> None:
     await fails(bus)
     server.resume()
     await works(bus)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_cancellation_that_the_client_drops(fails: bool) -> None:
+    """A call ends as cancelled although the client drops that, as `asyncio.wait_for` of Python 3.11 may (I20)."""
+
+    async def call() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        if fails:
+            raise ConnectionError
+
+    task = asyncio.create_task(redis_bus._called(call()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.001):
+            await redis_bus._called(call())
 
 
 LOSSES = {
