@@ -38,9 +38,9 @@ from bucketfront.s3 import credentials, minimum_rate, pace
 from bucketfront.s3.breaker import Breaker
 from bucketfront.s3.client import READ_ATTEMPTS, S3Origin
 from bucketfront.s3.finished_call import FinishedCall
+from bucketfront.s3.forwarded_body import FIRST_BYTES, WrongLength
 from bucketfront.s3.forwarded_request import ForwardedRequest
 from bucketfront.s3.forwarded_response import MAX_AHEAD_BYTES, ForwardedResponse
-from bucketfront.s3.forwarder import WrongLength
 from bucketfront.s3.sdk_response import MAX_ERROR_BYTES
 
 SHORT = 0.3  # seconds: a deadline that a test waits out
@@ -100,6 +100,14 @@ async def outcome(origin: S3Origin, request: ForwardedRequest) -> int | OriginEr
         return (await fetch(origin, request))[0]
     except OriginError as error:
         return error
+
+
+BEGIN = object_bytes(FIRST_BYTES)
+
+
+def long_put() -> ForwardedRequest:
+    """Return an upload whose body is not in memory."""
+    return put(stream(BEGIN, b"end"), FIRST_BYTES + 3)
 
 
 async def stream(*pieces: bytes) -> AsyncIterator[bytes]:
@@ -308,6 +316,7 @@ async def test_an_origin_that_takes_no_body() -> None:
         await connection.ended.wait()
 
     async def endless() -> AsyncIterator[bytes]:
+        yield BEGIN
         await asyncio.sleep(4 * SHORT)  # the slow client itself
         while True:
             yield bytes(1 << 20)
@@ -365,7 +374,7 @@ async def test_our_own_faults_never_reach_a_client(status: str, code: str) -> No
     async with origin_of(answering(sent)) as (origin, server):
         for request in (GET, HEAD, LIST_REQUEST, ForwardedRequest("HeadBucket", "HEAD", "bucket"), put(b"content", 7)):
             assert isinstance(await outcome(origin, request), OriginRefused), request
-        assert isinstance(await outcome(origin, put(stream(b"content"), 7)), OriginRefused)
+        assert isinstance(await outcome(origin, long_put()), OriginRefused)
         assert {head.target.partition("?")[0] for head in server.heads} <= {"/bucket/o", "/bucket"}
 
 
@@ -373,7 +382,7 @@ async def test_our_own_faults_never_reach_a_client(status: str, code: str) -> No
 async def test_faults_of_clients_pass(status: str, code: str) -> None:
     """I35: what a client's request has caused reaches it as it came. It costs no retry and no reputation."""
     async with origin_of(answering(refusal(status, code, x_amz_id_2="host"))) as (origin, server):
-        for request in (GET, LIST_REQUEST, put(b"content", 7), put(stream(b"content"), 7)):
+        for request in (GET, LIST_REQUEST, put(b"content", 7), long_put()):
             async with origin.forward(request) as found:
                 assert found.status == int(status[:3])
                 assert f"<Code>{code}</Code>".encode() in await whole(found)
@@ -406,7 +415,7 @@ async def test_pages_and_failures_are_raised(sent: bytes, error: type[OriginErro
     async with origin_of(answering(sent)) as (origin, server):
         assert isinstance(await outcome(origin, put(b"content", 7)), error)
         assert len(server.heads) == 1  # a write is sent once (I9)
-        assert isinstance(await outcome(origin, put(stream(b"content"), 7)), error)
+        assert isinstance(await outcome(origin, long_put()), error)
         assert len(server.heads) == 2
 
 
@@ -530,8 +539,8 @@ async def test_rotated_credentials(
 async def test_a_streamed_body_is_not_sent_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that comes while it is sent is gone, so the refusal is ours, and the next request succeeds."""
     async with rotating(tmp_path, monkeypatch) as (origin, rotation):
-        assert isinstance(await outcome(origin, put(stream(b"content"), 7)), OriginRefused)
-        assert await outcome(origin, put(stream(b"content"), 7)) == 200
+        assert isinstance(await outcome(origin, long_put()), OriginRefused)
+        assert await outcome(origin, long_put()) == 200
         assert rotation.sent == [("PUT", 403), ("PUT", 200)]
 
 
@@ -560,19 +569,19 @@ async def test_an_early_refusal_ends_the_upload() -> None:
     asked = asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
-        yield b"begin"
+        yield BEGIN
         asked.set()
         await asyncio.Event().wait()
         yield b"never"
 
     async def script(connection: RawConnection, head: Head) -> None:
-        await connection.reader.readexactly(5)
+        await connection.reader.readexactly(FIRST_BYTES)
         await asked.wait()
         await connection.send(refusal("403 Forbidden", "AccessDenied"))
         await connection.hang()
 
     async with origin_of(script) as (origin, server):
-        async with origin.forward(put(body(), 10)) as found:
+        async with origin.forward(put(body(), FIRST_BYTES + 5)) as found:
             assert found.status == 403
             assert isinstance(found.refusal, AccessDenied)
         await server.connections[0].ended.wait()
@@ -582,17 +591,17 @@ async def test_an_early_success_is_none() -> None:
     """I8: a success before the origin can have had the whole body proves nothing."""
 
     async def body() -> AsyncIterator[bytes]:
-        yield b"begin"
+        yield BEGIN
         await asyncio.Event().wait()
         yield b"never"
 
     async def script(connection: RawConnection, head: Head) -> None:
-        await connection.reader.readexactly(5)
+        await connection.reader.readexactly(FIRST_BYTES)
         await connection.send(DONE)
         await connection.hang()
 
     async with origin_of(script) as (origin, server):
-        assert isinstance(await outcome(origin, put(body(), 10)), InvalidOriginResponse)
+        assert isinstance(await outcome(origin, put(body(), FIRST_BYTES + 5)), InvalidOriginResponse)
         await server.connections[0].ended.wait()
 
 
@@ -601,6 +610,11 @@ class Broken(Exception):
 
 
 async def breaking() -> AsyncIterator[bytes]:
+    yield BEGIN
+    raise Broken
+
+
+async def breaking_soon() -> AsyncIterator[bytes]:
     yield b"begin"
     raise Broken
 
@@ -611,7 +625,10 @@ async def breaking() -> AsyncIterator[bytes]:
         (lambda: stream(b"short"), 10, WrongLength),
         (lambda: stream(b"long", b"er"), 5, WrongLength),
         (stream, 1, WrongLength),
-        (breaking, 10, Broken),
+        (breaking_soon, 10, Broken),
+        (lambda: stream(BEGIN, b"short"), FIRST_BYTES + 10, WrongLength),
+        (lambda: stream(BEGIN, b"long", b"er"), FIRST_BYTES + 5, WrongLength),
+        (breaking, FIRST_BYTES + 10, Broken),
         (breaking, None, Broken),
     ],
 )
@@ -629,10 +646,31 @@ async def test_a_body_of_another_length_is_never_complete(
     async with origin_of(script) as (origin, server):
         with pytest.raises(error):
             await fetch(origin, put(body(), length))
-        await server.connections[0].ended.wait()
+        for connection in server.connections:
+            await connection.ended.wait()
+        assert len(server.heads) == (0 if length is not None and length <= 10 else 1)  # a short one is not sent at all
         assert len(received) < (length or 1 << 20)
         assert not received.endswith(b"0\r\n\r\n")
         assert origin.calls.failures.counts == {}
+
+
+async def test_a_body_that_has_not_begun_holds_no_connection() -> None:
+    """I34: a client that does not send its body keeps no connection from others. Neither does one that sends slowly."""
+    has_come = asyncio.Event()
+
+    async def late(*pieces: bytes) -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+        await has_come.wait()
+        yield b"end"
+
+    async with origin_of(answering(DONE), max_connections=1) as (origin, server):
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(outcome(origin, put(late(*begin), None))) for begin in ((), (BEGIN[:-1],))]
+            assert await outcome(origin, put(b"content", 7)) == 200
+            assert len(server.heads) == 1
+            has_come.set()
+        assert [task.result() for task in tasks] == [200, 200]
 
 
 async def test_an_empty_body() -> None:
@@ -713,12 +751,12 @@ async def test_a_cancelled_reader_closes_its_connection() -> None:
             await found.read()
 
     async def never() -> AsyncIterator[bytes]:
+        yield BEGIN
         begun.set()
         await asyncio.Event().wait()
-        yield b""
 
     async with origin_of(script) as (origin, server):
-        for number, call in enumerate((read(origin), outcome(origin, put(never(), 10)))):
+        for number, call in enumerate((read(origin), outcome(origin, put(never(), FIRST_BYTES + 5)))):
             begun.clear()
             task = asyncio.create_task(call)
             await begun.wait()

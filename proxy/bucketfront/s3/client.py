@@ -44,6 +44,7 @@ from bucketfront.s3.credentials import credentials_of
 from bucketfront.s3.direct_reads import DirectReads
 from bucketfront.s3.endpoint import DEFAULT_REGION, S3Endpoint
 from bucketfront.s3.error_translation import Unexplained, VersionUnchanged, translated
+from bucketfront.s3.forwarded_body import begun
 from bucketfront.s3.forwarded_call import ForwardedCall
 from bucketfront.s3.forwarded_request import ForwardedRequest
 from bucketfront.s3.forwarded_response import ForwardedResponse
@@ -178,6 +179,7 @@ class S3Origin:
         OriginThrottled, OriginCircuitOpen, and what the body of the request raises.
         """
         request.check(self._settings.expected_bucket_owner)
+        request = await begun(request)
         key = ObjectKey(request.bucket or "", request.key)
         what = f"{request.operation} {key}"
         if self._shares is not None:

@@ -24,6 +24,10 @@ _OURS = frozenset({
     "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "via",
     "x-amz-content-sha256", "x-amz-date", "x-amz-security-token",
 })  # fmt: skip
+_OF_SIGNATURES = frozenset({
+    "x-amz-algorithm", "x-amz-content-sha256", "x-amz-credential", "x-amz-date", "x-amz-expires",
+    "x-amz-security-token", "x-amz-signature", "x-amz-signedheaders",
+})  # fmt: skip
 _OF_QUERIES = "-_.~"
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
@@ -36,7 +40,8 @@ class ForwardedRequest:
     - `bucket` is None for the service itself (ListBuckets), and `key` is "" for the bucket itself.
     - `query` is raw, without the parameters of a signature. A plus sign is a space, as in S3.
     - `fields` have lower-case names. An allow-list has reduced them.
-    - `body` is None without one. Bytes may be sent twice, if S3 refuses our signature at first.
+    - `body` is None without one. One that has come as a whole, because it is short, may be sent twice if S3 refuses our
+      signature at first.
     - `length` is the number of bytes of the body as it is sent. Without it a body is sent in chunks of HTTP.
     - `payload` is the value of `x-amz-content-sha256`.
     """
@@ -101,11 +106,13 @@ class ForwardedRequest:
 
 
 def canonical_query(query: str) -> str:
-    """Return a query with the one encoding of each byte. A parameter without a value gets none."""
-    return "&".join(
-        _encoded(name) + equals + _encoded(value)
-        for name, equals, value in (parameter.partition("=") for parameter in query.split("&") if parameter)
-    )
+    """Return a query with the one encoding of each byte. A parameter without a value gets none.
+
+    Those of a signature are left out, however they are spelled, because S3 would take them for ours.
+    """
+    parameters = (parameter.partition("=") for parameter in query.split("&") if parameter)
+    encoded = ((_encoded(name), equals + _encoded(value)) for name, equals, value in parameters)
+    return "&".join(name + value for name, value in encoded if name.lower() not in _OF_SIGNATURES)
 
 
 def _encoded(text: str) -> str:

@@ -19,7 +19,6 @@ sent by the SDK's HTTP session (`transport`). Bodies stream in both directions.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +29,6 @@ from bucketfront.errors import (
     ObjectNotFound,
     OriginError,
     OriginUnavailable,
-    ProxyError,
     RequestRefused,
 )
 from bucketfront.keys import ObjectKey
@@ -38,6 +36,7 @@ from bucketfront.s3 import responses
 from bucketfront.s3.billing import Billing
 from bucketfront.s3.bucket_address import BucketAddress
 from bucketfront.s3.error_translation import code_in, error_of_forwarded, facts_of, translated
+from bucketfront.s3.forwarded_body import Progress, SentBody
 from bucketfront.s3.forwarded_request import ForwardedRequest
 from bucketfront.s3.forwarded_response import ForwardedResponse, body_of, headers_of
 from bucketfront.s3.sdk_client import add_trace
@@ -47,99 +46,12 @@ from bucketfront.s3.upload.upload_slots import UploadSlots
 
 MAX_ADDRESSES = 1024  # buckets whose address is remembered: clients may name any bucket
 SLOW_TIMEOUT_S = 300.0  # S3 takes minutes to put 10,000 parts together, or to copy 5 GiB
-PIECE_BYTES = 64 << 10  # of a body that is in memory
 
 _FIRST_ERROR = 300
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 _MAYBE_OURS = frozenset({400, 401, 403})  # statuses to a HEAD that our credentials or clock can cause
 _OF_HEAD: dict[int, type[OriginError]] = {403: AccessDenied, 404: ObjectNotFound}
 _XML = ("", "application/xml", "text/xml")
-
-
-class WrongLength(ProxyError):
-    """The body of a request has another length than it declares, so it is not sent to its end."""
-
-
-class _Progress:
-    """The deadline of one exchange up to the head of its response. `seconds` may pass without a step.
-
-    While the client's next bytes are awaited it stands still, because the client has deadlines of its own.
-    """
-
-    def __init__(self, timeout: asyncio.Timeout, seconds: float) -> None:
-        self._timeout = timeout
-        self._seconds = seconds
-        self._is_over = False
-
-    def hold(self) -> None:
-        """Let no time pass."""
-        self._reschedule(None)
-
-    def move(self) -> None:
-        """Begin anew."""
-        self._reschedule(asyncio.get_running_loop().time() + self._seconds)
-
-    def end(self) -> None:
-        """Change the deadline no more, although the body may still be on its way."""
-        self._is_over = True
-
-    def _reschedule(self, when: float | None) -> None:
-        if not self._is_over and not self._timeout.expired():
-            self._timeout.reschedule(when)
-
-
-class _SentBody:
-    """The body of a request, as aiohttp iterates over it. An iteration begins anew if the body is in memory.
-
-    `failure` is what the body raised, because aiohttp wraps that.
-    """
-
-    def __init__(self, request: ForwardedRequest, progress: _Progress, slots: UploadSlots) -> None:
-        self._request = request
-        self._progress = progress
-        self._slots = slots
-        self._sent = 0
-        self.failure: Exception | None = None
-
-    @property
-    def is_repeatable(self) -> bool:
-        return not self._request.is_streamed
-
-    @property
-    def is_complete(self) -> bool:
-        """Return whether all bytes were given to the connection, as far as their number is known."""
-        return self._request.body is None or self._request.length in (None, self._sent)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        self._sent = 0
-        try:
-            pieces = self._pieces()
-            while True:
-                self._progress.hold()
-                piece = await anext(pieces, None)
-                self._progress.move()
-                if piece is None:
-                    break
-                self._sent += len(piece)
-                if self._request.length is not None and self._sent > self._request.length:
-                    raise WrongLength(f"the body has more than {self._request.length} bytes")  # noqa: TRY301
-                yield piece
-                self._slots.moved_bytes += len(piece)
-            if self._request.length not in (None, self._sent):
-                raise WrongLength(f"the body ends after {self._sent} bytes of {self._request.length}")  # noqa: TRY301
-        except Exception as error:
-            self.failure = error
-            raise
-
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        body = self._request.body
-        if isinstance(body, bytes):
-            for at in range(0, len(body), PIECE_BYTES):
-                yield body[at : at + PIECE_BYTES]
-        elif body is not None:
-            async for piece in body:
-                if piece:  # an empty chunk would end the body in the framing of HTTP
-                    yield piece
 
 
 class Forwarder:
@@ -174,13 +86,13 @@ class Forwarder:
         What the body raises passes through.
         """
         seconds = self._slow_timeout if request.is_slow else stall_timeout
-        body: _SentBody | None = None
-        progress: _Progress | None = None
+        body: SentBody | None = None
+        progress: Progress | None = None
         try:
             with translated(what):
                 async with asyncio.timeout(seconds) as deadline:
-                    progress = _Progress(deadline, seconds)
-                    body = _SentBody(request, progress, self._slots)
+                    progress = Progress(deadline, seconds)
+                    body = SentBody(request, progress, self._slots)
                     return await self._exchange(what, request, body)
         except OriginError as error:
             if body is not None and body.failure is not None:
@@ -190,7 +102,7 @@ class Forwarder:
             if progress is not None:
                 progress.end()
 
-    async def _exchange(self, what: str, request: ForwardedRequest, body: _SentBody) -> ForwardedResponse:
+    async def _exchange(self, what: str, request: ForwardedRequest, body: SentBody) -> ForwardedResponse:
         address = await self._address(request.bucket)
         response = await self._signed_exchange(what, request, address, body)
         if request.method == "HEAD" and _is_unexplained(response):
@@ -215,7 +127,7 @@ class Forwarder:
         return self._addresses[bucket]
 
     async def _signed_exchange(
-        self, what: str, request: ForwardedRequest, address: BucketAddress, body: _SentBody
+        self, what: str, request: ForwardedRequest, address: BucketAddress, body: SentBody
     ) -> ForwardedResponse:
         """Send a request, and once more if S3 refuses its signature and another one may help."""
         context: dict[str, Any] = {"read_timeout": self._slow_timeout} if request.is_slow else {}
@@ -235,7 +147,7 @@ class Forwarder:
         return await self._signature.cures(context, sent.status, sent.code, date, was_repeated=was_repeated)
 
     async def _send(
-        self, what: str, request: ForwardedRequest, address: BucketAddress, body: _SentBody, context: dict[str, Any]
+        self, what: str, request: ForwardedRequest, address: BucketAddress, body: SentBody, context: dict[str, Any]
     ) -> ForwardedResponse:
         prepared = address.request(request, None if request.body is None else body, context)
         if address.scope is not None:
@@ -257,7 +169,7 @@ class Forwarder:
             raise
         return ForwardedResponse(raw.status, headers_of(raw.lines), found)
 
-    def _check_success(self, what: str, request: ForwardedRequest, raw: SdkResponse, body: _SentBody) -> None:
+    def _check_success(self, what: str, request: ForwardedRequest, raw: SdkResponse, body: SentBody) -> None:
         is_empty = raw.status == 204 or raw.fields.get("content-length") == "0"
         if not is_empty and responses.is_page(raw.fields):
             raise InvalidOriginResponse(f"{what}: the origin sent an HTML page without a field of S3")
@@ -281,7 +193,7 @@ class Forwarder:
             refusal = error_of_forwarded(what, sent, raw.fields, is_read=request.is_read)
         return ForwardedResponse(raw.status, headers, None, data, refusal)
 
-    async def _explain(self, what: str, request: ForwardedRequest, address: BucketAddress, body: _SentBody) -> None:
+    async def _explain(self, what: str, request: ForwardedRequest, address: BucketAddress, body: SentBody) -> None:
         """Send a GET of what a HEAD was about, and raise its error if that is ours or the origin's."""
         fields = [(name, value) for name, value in request.fields if name != "range"]
         query = request.query if request.key else "list-type=2&max-keys=1"
