@@ -43,6 +43,7 @@ CONDITIONS = "tests/s3/test_s3_conditions.py::"
 COMPLETION = "tests/s3/test_s3_completion.py::"
 ANSWERS = "tests/s3/test_s3_responses.py::"
 FAULTS = "tests/s3/test_s3_faults.py::"
+FORWARDED = "tests/s3/test_s3_forward_faults.py::"
 SERVER = "tests/server/"
 ENDPOINT = SERVER + "test_endpoint.py::"
 RELOAD = SERVER + "test_reload.py::"
@@ -2494,6 +2495,46 @@ BUGS = (
         "A write takes a connection that was idle, so that the origin may have closed it.",
         (Edit("bucketfront.s3.transport:_StrictSession.request", "self._send(Pool.RECENT", "self._send(Pool.KEPT"),),
         ("tests/s3/test_s3_connections.py::test_a_write_takes_no_idle_connection",),
+    ),
+    Bug(
+        35,
+        "a-client-gets-our-refusal",
+        "A refusal of our own credentials reaches a client of S3 as its own.",
+        (Edit("bucketfront.s3.forwarder:_judged", "raise error", "return response"),),
+        (FORWARDED + "test_our_own_faults_never_reach_a_client", FORWARDED + "test_pages_and_failures_are_raised"),
+    ),
+    Bug(
+        3,
+        "a-forwarded-list-ends-early",
+        "A chunked body that breaks off ends as if it were whole.",
+        (
+            Edit(
+                "bucketfront.s3.forwarded_response:ChunkedBody._read",
+                "raise BodyTruncated(f'{self._what}: the body broke off before its end') from error",
+                "pass",
+            ),
+        ),
+        (FORWARDED + "test_an_object_that_breaks_off_raises",),
+    ),
+    Bug(
+        8,
+        "an-early-success-counts",
+        "A success that the origin sends before it has the body counts.",
+        (
+            Edit(
+                "bucketfront.s3.forwarder:Forwarder._check_success",
+                "raw.status < 200 or not (body.is_complete or request.length is None)",
+                "raw.status < 200",
+            ),
+        ),
+        (FORWARDED + "test_an_early_success_is_none",),
+    ),
+    Bug(
+        9,
+        "a-forwarded-write-is-repeated",
+        "A write whose outcome is unknown is sent again.",
+        (Edit("bucketfront.s3.client:S3Origin.forward", "request.is_read and ", ""),),
+        (FORWARDED + "test_reads_are_repeated_and_writes_are_not",),
     ),
     Bug(
         35,
