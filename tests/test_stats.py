@@ -123,7 +123,7 @@ def test_degraded() -> None:
 
 def test_the_bus() -> None:
     """With a bus, the report has whether it works, why not, since when, and what went over it."""
-    bus = {"failure": None, "lag": 0.4, "queued": 0, "sent": 1234, "received": 56, "gaps": 0}
+    bus: dict[str, Any] = {"failure": None, "lag": 0.4, "queued": 0, "sent": 1234, "received": 56, "gaps": 0}
     assert "bus: works, in step 0 s ago, 1,234 notices sent, 56 received\n" in reported(bus=bus)
     bus |= {"failure": "no\x1b way", "lag": 75.0, "queued": 3, "gaps": 2}
     text = reported(bus=bus)
