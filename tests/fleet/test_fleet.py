@@ -1,5 +1,6 @@
 """Several nodes on one bus: what one of them sees is known to all, and what may be missed is not served as fresh."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ from fleet_harness import GRACE, Node, World, eventually
 from bucketfront.cache import KeyRange, PathGlob, PurgeMode, PurgeSelection
 from bucketfront.fleet import fleet as fleet_module
 from bucketfront.fleet import outbox
-from bucketfront.fleet.bus import BusError, EntryId, StreamEntry
+from bucketfront.fleet.bus import BusError, EntryId, Member, StreamEntry
 from bucketfront.fleet.notice import Signal, encoded
 from bucketfront.keys import ObjectKey
 
@@ -287,6 +288,41 @@ async def test_a_node_that_does_not_acknowledge_is_named(world: World, monkeypat
     found = await a.fleet.acknowledged()
     assert (found.done, found.missing) == (("a",), ("b",))
     await world.nodes.pop().kill()
+
+
+async def test_purges_that_wait_look_at_the_register_in_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many purges that wait at once take one connection of the bus, which has few."""
+    a, _ = await pair(world)
+    looks = 0
+    members = a.fleet._bus.members
+
+    async def look() -> list[Member]:
+        nonlocal looks
+        looks += 1
+        assert looks == 1
+        await asyncio.sleep(0)
+        found = await members()
+        looks -= 1
+        return found
+
+    monkeypatch.setattr(a.fleet._bus, "members", look)
+    found = await asyncio.gather(*(a.fleet.acknowledged() for _ in range(50)))
+    assert {(each.done, each.missing) for each in found} == {(("a", "b"), ())}
+
+
+async def test_a_node_that_cannot_register_says_so_all_the_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the stream can be read does not hide that the register refuses the node."""
+    a, _ = await pair(world)
+
+    async def refuse(*_: object) -> None:
+        raise BusError("no right to register")
+
+    monkeypatch.setattr(a.fleet._bus, "register", refuse)
+    await eventually(lambda: a.fleet.failure == "no right to register")
+    await world.pass_time(1)
+    assert a.fleet.failure == "no right to register"
+    monkeypatch.undo()
+    await eventually(lambda: not a.fleet.failure)
 
 
 async def test_a_purge_that_waits_fails_without_the_bus(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

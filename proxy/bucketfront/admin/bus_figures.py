@@ -26,7 +26,7 @@ class BusFigures(BaseModel):
 def bus_figures(fleet: Fleet) -> BusFigures:
     figures = fleet.figures
     return BusFigures(
-        failure=fleet.reading_failure or fleet.sending_failure or None,
+        failure=fleet.failure or None,
         lag=figures.lag,
         queued=figures.queued,
         sent=figures.sent,

@@ -54,6 +54,12 @@ _BUS = Kind(
     "the bus cannot be read, so changes on other proxies may be missed, and objects are fresh for bus.ttl_when_lost",
     "the bus is read again",
 )
+_BUS_REGISTERING = Kind(
+    Reason.BUS_UNREACHABLE,
+    "bus-register",
+    "this proxy is not in the register of the bus, so purges that wait do not wait for it",
+    "this proxy is in the register of the bus again",
+)
 _BUS_SENDING = Kind(
     Reason.BUS_UNREACHABLE,
     "bus-sending",
@@ -85,4 +91,7 @@ def watches(
     yield Watch(_ACCESS_LOG, lambda: telemetry.lines_lost, lambda: "lines are lost")
     if fleet is not None:
         yield Watch(_BUS, lambda: 0, lambda: fleet.reading_failure, lambda: bool(fleet.reading_failure))
+        yield Watch(
+            _BUS_REGISTERING, lambda: 0, lambda: fleet.registering_failure, lambda: bool(fleet.registering_failure)
+        )
         yield Watch(_BUS_SENDING, lambda: 0, lambda: fleet.sending_failure, lambda: bool(fleet.sending_failure))

@@ -79,6 +79,7 @@ class Fleet:
         self._state: NodeState
         self._outbox = Outbox()
         self._follower = Follower(bus, cache, self._sender, clock)
+        self._looks = asyncio.Lock()  # one at the register, whatever the number of purges that wait
         self._tasks = TaskSet()
         self._has_caught_up = asyncio.Event()
         self._runs = False
@@ -87,6 +88,7 @@ class Fleet:
         self._began_at = clock()
         self.reading_failure = ""  # empty while it works
         self.sending_failure = ""
+        self.registering_failure = ""
 
     # --- the announcer of the cache --------------------------------------------------------------------------
 
@@ -119,7 +121,8 @@ class Fleet:
                 await self._outbox.emptied(number)
                 barrier = self._last_sent
                 while True:
-                    live = await self._bus.members()
+                    async with self._looks:
+                        live = await self._bus.members()
                     seen |= {member.node: member for member in live}
                     if all(member.at >= barrier for member in live):
                         break
@@ -134,10 +137,15 @@ class Fleet:
         )
 
     @property
+    def failure(self) -> str:
+        """Return why the bus is not read or takes nothing. Returns nothing while all of it works."""
+        return self.reading_failure or self.registering_failure or self.sending_failure
+
+    @property
     def figures(self) -> FleetFigures:
         seen_at = max(self._cache.bound.in_step_at, self._began_at)
         return FleetFigures(
-            is_connected=not self.reading_failure and not self.sending_failure,
+            is_connected=not self.failure,
             lag=max(0.0, self._clock() - seen_at),
             queued=len(self._outbox),
             sent=self._outbox.sent,
@@ -157,7 +165,7 @@ class Fleet:
         self._cache.announce_to(self)
         self._tasks.start(self._forever(self._follow, "reading_failure"), name="bus: follow")
         self._tasks.start(self._forever(self._send, "sending_failure"), name="bus: send")
-        self._tasks.start(self._forever(self._register, "reading_failure"), name="bus: register")
+        self._tasks.start(self._forever(self._register, "registering_failure"), name="bus: register")
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await self._has_caught_up.wait()
@@ -234,6 +242,7 @@ class Fleet:
 
     async def _register(self) -> None:
         await self._register_once()
+        self.registering_failure = ""
         await asyncio.sleep(min(MAX_WAIT_S, self._ttl_when_lost / 4))
 
     async def _register_once(self) -> None:
