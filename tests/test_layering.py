@@ -61,6 +61,7 @@ PURE_MAY_USE = (
     "bucketfront.s3_events.event",
 )  # fmt: skip
 PURE_PACKAGES = {"anycrc", "zlib_ng"}  # pure arithmetic
+PURE_PARTS = {"urllib.parse"}  # of a package that also does I/O
 # Modules of the standard library that do I/O or wait. The arithmetic of `time` is permitted, its clocks are not.
 IMPURE = {"asyncio", "io", "os", "pathlib", "shutil", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading"}
 IMPURE |= {"random", "concurrent", "urllib", "http", "logging"}
@@ -158,7 +159,7 @@ def impurities(source: str) -> list[str]:
         is_fine = (
             name.startswith(PURE_MAY_USE)
             if top == "bucketfront"
-            else top in sys.stdlib_module_names - IMPURE | PURE_PACKAGES
+            else name in PURE_PARTS or top in sys.stdlib_module_names - IMPURE | PURE_PACKAGES
         )
         if not is_fine:
             found.append(name)

@@ -5,15 +5,18 @@ S3 API, "Signature calculations for the Authorization header: transferring paylo
     body    = *( size [ ";chunk-signature=" signature ] CRLF data CRLF ) "0" [ ";chunk-signature=" signature ] CRLF rest
     rest    = *( name ":" value line-end ) CRLF
 
-The decoder does not verify the signatures of the chunks. Clients differ in the line ends of the rest and in its empty
-lines, so it is read to the end of the body. The encoder signs no chunks, and ends the rest as botocore does.
+The signatures of the chunks are verified if that of the request was (`Signatures`). Clients differ in the line ends of
+the rest and in its empty lines, so it is read to the end of the body. The encoder signs no chunks, and ends the rest as
+botocore does.
 """
 
 import binascii
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Protocol
 
 from bucketfront.errors import ProxyError
 from bucketfront.http import content_digests
@@ -30,7 +33,9 @@ UNSIGNED_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 """The `x-amz-content-sha256` of a body that `ChunkEncoder` makes."""
 
 CHUNK_BYTES = 1 << 20  # as botocore's; S3 wants 8 KiB at least, and some compatible servers hold a chunk in memory
+_TRAILER_SIGNATURE = "x-amz-trailer-signature"
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\x20-\x7e]*)?")
+_SIGNED_SIZE = re.compile(rb"[^;]*;chunk-signature=([0-9a-f]{64})")
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
 
@@ -48,6 +53,14 @@ class AwsChunked:
 
     length: int | None = None
     trailing: tuple[str, ...] = ()
+
+
+class Signatures(Protocol):
+    """Verifies the signatures within one body, in their order. `bucketfront.http.sigv4.ChunkSignatures` does."""
+
+    def verify_chunk(self, digest: str, signature: str) -> None: ...
+
+    def verify_trailer(self, fields: Sequence[tuple[str, str]], signature: str) -> None: ...
 
 
 def longest_body(limit: int) -> int:
@@ -74,10 +87,17 @@ class _State(Enum):
 
 
 class ChunkDecoder:
-    """Decodes one body: feed it all pieces, then close it."""
+    """Decodes one body: feed it all pieces, then close it.
 
-    def __init__(self, framing: AwsChunked) -> None:
+    With `signatures` each chunk must have its signature, and so must the checksums behind the object. `feed` and
+    `close` raise what they raise.
+    """
+
+    def __init__(self, framing: AwsChunked, signatures: Signatures | None = None) -> None:
         self._framing = framing
+        self._signatures = signatures
+        self._signature = ""  # of the current chunk
+        self._digest = hashlib.sha256()  # of the current chunk
         self._state = _State.SIZE
         self._pending = b""  # of a line, or of the rest
         self._left = 0  # bytes of the current chunk
@@ -94,8 +114,11 @@ class ChunkDecoder:
                 found.append(data[at:stop])
                 self._left -= stop - at
                 at = stop
+                if self._signatures is not None:
+                    self._digest.update(found[-1])
                 if not self._left:
                     self._state = _State.DATA_END
+                    self._verify_chunk()
             elif self._state is _State.REST:
                 self._keep(data[at:], MAX_REST_BYTES)
                 break
@@ -124,6 +147,9 @@ class ChunkDecoder:
             if name.startswith(CHECKSUM_PREFIX) and name not in announced:
                 # S3 API, MalformedTrailerError. It would not be verified, and its sender relies on it.
                 raise BadChunks(f"{name} is behind the last chunk, and x-amz-trailer does not name it")
+        if self._signatures is not None and self._framing.trailing:
+            signature = fields.pop(_TRAILER_SIGNATURE, "")
+            self._signatures.verify_trailer(list(fields.items()), signature)
         return tuple(_checksum(fields, algorithm) for algorithm in self._framing.trailing)
 
     def _read_line(self, line: bytes) -> None:
@@ -137,6 +163,18 @@ class ChunkDecoder:
             raise BadChunks("the size of a chunk is malformed")
         self._left = int(found[1], 16)
         self._state = _State.DATA if self._left else _State.REST
+        if self._signatures is not None:
+            signed = _SIGNED_SIZE.fullmatch(line)
+            if signed is None:
+                raise BadChunks("a chunk has no signature")
+            self._signature, self._digest = signed[1].decode(), hashlib.sha256()
+            if not self._left:
+                self._verify_chunk()
+
+    def _verify_chunk(self) -> None:
+        """Verify the signature of the chunk that is complete."""
+        if self._signatures is not None:
+            self._signatures.verify_chunk(self._digest.hexdigest(), self._signature)
 
     def _keep(self, pending: bytes, limit: int) -> None:
         if len(pending) > limit:
@@ -207,7 +245,7 @@ def _trailer(digest: Digest) -> bytes:
     return f"{CHECKSUM_PREFIX}{digest.algorithm}:".encode() + value + _LINE_END
 
 
-def _fields(rest: bytes) -> Mapping[str, str]:
+def _fields(rest: bytes) -> dict[str, str]:
     fields: dict[str, str] = {}
     for line in rest.decode("latin-1").split("\n"):
         name, colon, value = line.strip(" \t\r").partition(":")

@@ -8,7 +8,11 @@ from bucketfront.http.checksums import Digest
 
 
 class ChecksumMismatch(ProxyError):
-    """The body does not have the checksum that was sent with it."""
+    """The body does not have the checksum that was sent with it. `algorithm` is that of the checksum."""
+
+    def __init__(self, algorithm: str) -> None:
+        super().__init__(f"the body's {algorithm} is not the one that was sent with it")
+        self.algorithm = algorithm
 
 
 class BodyChecksums:
@@ -30,4 +34,4 @@ class BodyChecksums:
         """Compare the checksums once the body is complete. Raises ChecksumMismatch."""
         for claim in (*self._claims, *trailing):
             if self._states[claim.algorithm].digest() != claim.value:
-                raise ChecksumMismatch(f"the body's {claim.algorithm} is not the one that was sent with it")
+                raise ChecksumMismatch(claim.algorithm)

@@ -6,7 +6,7 @@ the request. The signature itself is not verified.
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 
 # S3 API, "Authenticating Requests": versions 4 and 4A of the signature, and version 2.
@@ -15,6 +15,12 @@ _SIGNED_QUERY = re.compile(r"[?&](?:X-Amz-Algorithm|X-Amz-Signature|AWSAccessKey
 _AWS_SDK = "amz-sdk-invocation-id"  # in each request of an AWS SDK, also if it is not signed
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 section 2.2
 REQUEST_ID = "x-amz-request-id"
+NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+# S3 API, GetObject: a request with a key has all three.
+CUSTOMER_KEY_FIELDS = frozenset(
+    f"x-amz-server-side-encryption-customer-{name}" for name in ("algorithm", "key", "key-md5")
+)
+"""The fields of a request with a key of the client (SSE-C)."""
 DIALECT_FIELDS = frozenset({"authorization", _AWS_SDK})
 """The fields that `dialect_of` reads, in lower case."""
 
@@ -72,7 +78,22 @@ def post_document(location: str, bucket: str, key: str, etag: str) -> bytes:
     return _document("PostResponse", Location=location, Bucket=bucket, Key=key, ETag=etag)
 
 
+def buckets_document(owner: str, buckets: Iterable[str]) -> bytes:
+    """Return the body of a response to ListBuckets. S3 has the time of creation, which is not known here."""
+    listed = "".join(
+        f"<Bucket><Name>{_text(name)}</Name><CreationDate>1970-01-01T00:00:00.000Z</CreationDate></Bucket>"
+        for name in buckets
+    )
+    named = f"<Owner><ID>{_text(owner)}</ID><DisplayName>{_text(owner)}</DisplayName></Owner>"
+    root = "ListAllMyBucketsResult"
+    content = f"{named}<Buckets>{listed}</Buckets>"
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<{root} xmlns="{NAMESPACE}">{content}</{root}>'.encode()
+
+
+def _text(value: str) -> str:
+    return html.escape(_NO_XML.sub("?", value), quote=False)
+
+
 def _document(root: str, **members: str) -> bytes:
-    texts = ((name, html.escape(_NO_XML.sub("?", value), quote=False)) for name, value in members.items())
-    content = "".join(f"<{name}>{text}</{name}>" for name, text in texts)
+    content = "".join(f"<{name}>{_text(value)}</{name}>" for name, value in members.items())
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<{root}>{content}</{root}>'.encode()

@@ -158,6 +158,22 @@ def parse_framed(fields: Iterable[tuple[str, str]]) -> tuple[WriteHead, AwsChunk
     return head, framing
 
 
+def parse_body(fields: Iterable[tuple[str, str]]) -> tuple[tuple[Digest, ...], AwsChunked | None]:
+    """Return the checksums of a body and its framing, for a request whose other fields the origin judges.
+
+    Raises BadWriteHead, NoSuchWrite, BadChunks.
+    """
+    given = _joined(fields)
+    framing = _without_framing(given)
+    return _checksums(given), framing
+
+
+def without_aws_chunked(codings: str) -> str:
+    """Return a value of Content-Encoding without the framing of S3's clients."""
+    kept = (coding.strip(" \t") for coding in codings.split(","))
+    return ", ".join(coding for coding in kept if coding and coding.lower() != aws_chunked.CODING)
+
+
 def _joined(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
     given: dict[str, str] = {}
     for name, value in ((name.lower(), value.strip(" \t")) for name, value in fields):
@@ -199,14 +215,13 @@ def _refuse_incomplete(given: dict[str, str]) -> None:
 
 def _without_framing(given: dict[str, str]) -> AwsChunked | None:
     """Remove the fields of S3's framing within the body, and return what they declare (S3 API, "chunked upload")."""
-    codings = [coding.strip(" \t") for coding in given.get("content-encoding", "").split(",")]
-    others = [coding for coding in codings if coding.lower() != aws_chunked.CODING]
     is_streamed = given.get(_SIGNED, "").lower().startswith("streaming-")
-    if not is_streamed and len(others) == len(codings):
+    codings = given.get("content-encoding", "").lower().split(",")
+    if not is_streamed and aws_chunked.CODING not in (coding.strip(" \t") for coding in codings):
         return None
     if is_streamed and given.pop(_SIGNED) not in _STREAMED:
         raise NoSuchWrite(f"this value of {_SIGNED} is not implemented here")
-    given["content-encoding"] = ", ".join(filter(None, others))
+    given["content-encoding"] = without_aws_chunked(given.get("content-encoding", ""))
     length = aws_chunked.declared_length(given.pop("x-amz-decoded-content-length", None))
     names = [name.strip(" \t").lower() for name in given.pop("x-amz-trailer", "").split(",")]
     algorithms = tuple(name.removeprefix(_CHECKSUM_PREFIX) for name in names if name)

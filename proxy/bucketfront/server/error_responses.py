@@ -55,6 +55,7 @@ from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 from bucketfront.http.delete_objects import MalformedXml, MissingChecksum, NotXml
 from bucketfront.http.multipart_form import BadForm, FormWithoutFile
 from bucketfront.http.query import BadQuery, NoSuchOperation, QueryTooLong
+from bucketfront.http.s3_refusal import S3Refused
 from bucketfront.http.s3_requests import Dialect
 from bucketfront.http.tus_fields import (
     CHECKSUM_MISMATCH,
@@ -239,7 +240,8 @@ def _response_to(error: ProxyError, exchange: Exchange, details: Mapping[str, ob
         headers["Retry-After"] = str(_RETRY_AFTER_S)
     if isinstance(error, WrongVersion):
         headers["Tus-Version"] = VERSION
-    code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
+    code = error.refusal.value if isinstance(error, S3Refused) else None
+    code = code or next((code for kind, code in _CODES if isinstance(error, kind)), None)
     response = error_response(exchange, status, message or str(error), headers, details, code)
     if isinstance(error, _CLOSING):
         response.force_close()
@@ -249,6 +251,8 @@ def _response_to(error: ProxyError, exchange: Exchange, details: Mapping[str, ob
 def _row(error: ProxyError) -> tuple[int, str | None]:
     if isinstance(error, BadFraming):
         return error.status, None
+    if isinstance(error, S3Refused):
+        return error.refusal.status, None
     return next((status, text) for kind, status, text in _TABLE if isinstance(error, kind))
 
 

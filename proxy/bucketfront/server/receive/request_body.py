@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
 from bucketfront.errors import BodyTruncated
-from bucketfront.http.aws_chunked import AwsChunked, ChunkDecoder
+from bucketfront.http.aws_chunked import AwsChunked, ChunkDecoder, ChunkEncoder, Signatures
 from bucketfront.http.body_checksums import BodyChecksums
 from bucketfront.http.checksums import Digest
 from bucketfront.server.client_limits import CLIENT_TIMEOUT_S
@@ -99,16 +99,31 @@ async def _read(content: StreamReader, until: float, deadline: float) -> bytes:
 
 
 def verified(
-    chunks: AsyncIterator[bytes], claims: Sequence[Digest], framing: AwsChunked | None = None
+    chunks: AsyncIterator[bytes],
+    claims: Sequence[Digest],
+    framing: AwsChunked | None = None,
+    signatures: Signatures | None = None,
 ) -> AsyncIterator[bytes]:
     """Yield the object's bytes, without a `framing`, and compare them with the checksums that the client claimed.
 
     The last bytes follow only after all checksums held and the framing is complete, so that no consumer has a whole
-    object before. The iterator raises ChecksumMismatch and BadChunks.
+    object before. `signatures` verifies those of the chunks. The iterator raises ChecksumMismatch, BadChunks and
+    S3Refused.
     """
     if framing is not None:
-        return _unframed(chunks, claims, framing)
+        return _unframed(chunks, claims, framing, signatures)
     return _verified(chunks, BodyChecksums(claims)) if claims else chunks
+
+
+def framed_again(
+    chunks: AsyncIterator[bytes],
+    claims: Sequence[Digest],
+    framing: AwsChunked,
+    signatures: Signatures | None,
+    encoder: ChunkEncoder,
+) -> AsyncIterator[bytes]:
+    """Yield the object in the framing of `encoder`, with the checksums that were behind it. Raises as `verified`."""
+    return _unframed(chunks, claims, framing, signatures, encoder)
 
 
 async def _verified(chunks: AsyncIterator[bytes], checksums: BodyChecksums) -> AsyncIterator[bytes]:
@@ -124,17 +139,24 @@ async def _verified(chunks: AsyncIterator[bytes], checksums: BodyChecksums) -> A
 
 
 async def _unframed(
-    chunks: AsyncIterator[bytes], claims: Sequence[Digest], framing: AwsChunked
+    chunks: AsyncIterator[bytes],
+    claims: Sequence[Digest],
+    framing: AwsChunked,
+    signatures: Signatures | None,
+    encoder: ChunkEncoder | None = None,
 ) -> AsyncIterator[bytes]:
-    decoder, checksums = ChunkDecoder(framing), BodyChecksums(claims, framing.trailing)
+    decoder, checksums = ChunkDecoder(framing, signatures), BodyChecksums(claims, framing.trailing)
     held = b""
     async for chunk in chunks:
         if not (piece := decoder.feed(chunk)):
             continue
         checksums.update(piece)
         if held:
-            yield held
+            yield held if encoder is None else encoder.feed(held)
         held = piece
-    checksums.verify(decoder.close())
-    if held:
+    trailing = decoder.close()
+    checksums.verify(trailing)
+    if encoder is not None:
+        yield encoder.feed(held) + encoder.close(trailing)
+    elif held:
         yield held

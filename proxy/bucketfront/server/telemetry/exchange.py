@@ -12,6 +12,7 @@ from ulid import ULID
 from bucketfront.errors import NoShare
 from bucketfront.fair_share import ResourcePlace
 from bucketfront.http import request_ids, trace_context, via
+from bucketfront.http.aws_chunked import Signatures
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.grammar import Headers
 from bucketfront.http.s3_requests import REQUEST_ID, Dialect
@@ -59,7 +60,8 @@ class Exchange:
     client's, and `user` names its credential. `places` are what it has of limited resources. `mount` is the path of the
     mount that the request goes to, `key` the object that serves it, and `size` its bytes, as far as they are known.
     `observed` is set if S3 serves the read because of `cache.mode`. `begun_trace` is a trace that begins here.
-    `passed` names the bucketfronts that the request has passed.
+    `passed` names the bucketfronts that the request has passed. `chunk_signatures` verifies those within the body, if
+    that of the request was verified.
     """
 
     request: web.BaseRequest
@@ -89,6 +91,7 @@ class Exchange:
     begun_trace: str | None = None
     passed: tuple[str, ...] = ()
     observed: ObservedRead | None = None
+    chunk_signatures: Signatures | None = None
     marks: dict[str, float] = field(default_factory=dict)
     places: list[ResourcePlace] = field(default_factory=list)
 
