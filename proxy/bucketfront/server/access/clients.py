@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from bucketfront.config.listen_host import is_loopback
 from bucketfront.fair_share import Client
 from bucketfront.server.access.networks import Networks, client_of
-from bucketfront.server.access.rule import Address, Caller
+from bucketfront.server.access.rule import Address
 
 UNKNOWN = "unknown"  # the client of all requests behind a front that do not name one
 
@@ -24,7 +24,7 @@ class Clients:
         """Return whether an address is one client's. This machine and fronts stand for many."""
         return bool(address) and not is_loopback(address) and address not in self._fronts
 
-    def name(self, address: Address | None, caller: Caller, *, is_hidden: bool) -> Client:
+    def name(self, address: Address | None, credential: str | None, *, is_hidden: bool) -> Client:
         """Return the credential of a client, or else its address. Returns None if it has no share.
 
         `address` is None for the peer of a Unix socket, and if it is not known. `is_hidden` is true if that is because
@@ -33,7 +33,7 @@ class Clients:
         """
         if not self._has_shares:
             return None
-        if (credential := caller.credential) is not None:
+        if credential is not None:
             return credential
         if address is None:
             return UNKNOWN if is_hidden else None
