@@ -189,6 +189,12 @@ bus:
   url: rediss://bus.internal:6379/0
   password: file:/run/secrets/bus
 """,
+    "s3": """\
+s3:
+  port: 8082
+  keys:
+    - {id: app, secret: "file:/run/secrets/app", buckets: ["*"], write: true}
+""",
     "warm_start": """\
 warm_start:
   peer: http://cache-1.internal:8081

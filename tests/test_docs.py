@@ -231,6 +231,12 @@ def test_every_key_has_a_text() -> None:
     assert [key.kind for key in keys if re.search(r"str|int|float|None|bool|tuple|<", key.kind)] == []
 
 
+S3_AROUND = {
+    "tls": "{anonymous: {buckets: ['*']}, tls: {certificate: a, key: b}}",
+    "keys": "{keys: [{id: a, secret: 0123456789abcdef, buckets: ['*']}]}",
+}
+
+
 @each_row("key", [key for key in all_keys() if key.examples], ids=lambda key: key.path)
 def test_examples_of_keys_are_valid(key: Key) -> None:
     """A key takes each of its examples from the environment."""
@@ -241,6 +247,8 @@ def test_examples_of_keys_are_valid(key: Key) -> None:
         around["BUCKETFRONT_ACCESS"] = "{lan: {networks: [10.0.0.0/8]}, team: {networks: [10.0.0.1]}}"
     if key.loc[2:3] == ("jwt",):
         around["BUCKETFRONT_ACCESS"] = "{name: {jwt: {jwks: https://a.example, issuer: a, audience: b}}}"
+    if key.loc[0] == "s3":
+        around["BUCKETFRONT_S3"] = S3_AROUND.get(str(key.loc[1]), "{anonymous: {buckets: ['*']}}")
     if "tls" in key.loc or "client_certificate" in key.loc:
         around["BUCKETFRONT_SERVER__TLS"] = "{certificate: a, key: b, client_ca: c, client_certificates: optional}"
         around["BUCKETFRONT_ADMIN__TLS"] = "{certificate: a, key: b}"

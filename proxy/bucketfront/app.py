@@ -58,7 +58,7 @@ from bucketfront.s3_events.assembly import S3Events, start_events
 from bucketfront.server.access.clients import Clients
 from bucketfront.server.client_listener import client_sites
 from bucketfront.server.fast_path.fast_path import FastPath
-from bucketfront.server.generation import Generations
+from bucketfront.server.generation import FastGenerations
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.certificate_watch import CertificateWatch
 from bucketfront.server.http1.connection import ConnectionServer
@@ -70,6 +70,7 @@ from bucketfront.server.http1.passed_sockets import PassedSockets
 from bucketfront.server.http1.proxy_headers import ProxyHeaders
 from bucketfront.server.object_writer import ObjectWriter
 from bucketfront.server.pipeline import build_pipeline
+from bucketfront.server.s3_endpoint.assembly import S3Endpoint, build_endpoint, s3_site
 from bucketfront.server.server import Server, ServerParts, build_server
 from bucketfront.server.telemetry.access_log import FinishedRequest, open_access_log
 from bucketfront.server.telemetry.forecast import Forecast, ForecastOptions
@@ -163,6 +164,7 @@ class App:
         self.refresher: Refresher | None = None  # None if changed objects are fetched at their next use
         self.listener: Listener
         self.admin: Listener
+        self.s3: S3Endpoint | None = None  # None without an S3 endpoint
         loaded = loaded or LoadedConfig(settings)
         self.reloader = Reloader(loaded, read or (lambda: loaded), self._prepare, self.health)
         self._codings = AcceptedCodings(settings.origin.accept_encoding, coding_areas(settings))
@@ -184,6 +186,13 @@ class App:
     def _endpoint_name(self) -> str:
         """Return the name of the endpoint in all that is stored (docs/invariants.md#complete-cache-key)."""
         return self.origin.endpoint.name
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """Return those that are built: for clients, for operators, for clients of S3."""
+        of_s3 = None if self.s3 is None else self.s3.listener
+        found = (getattr(self, "listener", None), getattr(self, "admin", None), of_s3)
+        return tuple(listener for listener in found if listener is not None)
 
     @property
     def address(self) -> str:
@@ -273,11 +282,13 @@ class App:
         self.fast_path, self.listener = server.generations.fast_path, server.listener
         ServerCollector(registry, self.connection_limit, self.fast_path, self.fair_shares, server.headers)
         await self._start_listener(self.listener, accepts=not self._workers)
+        await self._start_s3_endpoint()
         self._start_watching_certificates()
         await self._start_front_ends(server)
         self._renewed_parts = RenewedParts(
             in_force=self._in_force,
             server=server,
+            s3=self.s3,
             server_parts=self._parts,
             admin=self._admin,
             cache_assembly=self.cache_assembly,
@@ -351,6 +362,7 @@ class App:
         self._stack.callback(successor.close)
         server = self.settings.server
         sites = [*client_sites(server, self._passed, ProxyHeaders(())), admin_site(self.settings.admin)]
+        sites += [] if self.settings.s3 is None else [s3_site(self.settings.s3)]
         for site in sites:
             if not successor.inherited.has(site.place):
                 await asyncio.to_thread(lambda: ListenSockets(site.place).close())  # noqa: B023 - awaited at once
@@ -358,13 +370,14 @@ class App:
             await self._nursery.is_ready()  # connections wait from the release until front ends accept them
         await successor.request_release()
 
-    async def _end_take_over(self, generations: Generations) -> None:
+    async def _end_take_over(self, generations: FastGenerations) -> None:
         """Let the process end that served before, and hand over to the next one when that comes."""
         self.incumbent = Incumbent(
             Tenure(
                 self.health,
                 self.listener,
                 self.admin,
+                None if self.s3 is None else self.s3.listener,
                 generations,
                 self.cache_assembly,
                 self.upload_manager,
@@ -386,9 +399,8 @@ class App:
     def _leave_sockets(self) -> None:
         """After a take-over that failed, leave the files of Unix sockets to the process that goes on with them."""
         if self._successor is not None:
-            for listener in [getattr(self, name, None) for name in ("listener", "admin")]:
-                if listener is not None:
-                    listener.give_away()
+            for listener in self.listeners:
+                listener.give_away()
 
     def _build_figures(self, lag: LoopLag) -> None:
         """Register the metrics of what has started, and build their summary."""
@@ -407,6 +419,15 @@ class App:
     async def _start_listener(self, listener: Listener, *, accepts: bool = True) -> None:
         self._stack.push_async_callback(listener.stop)
         await listener.start(accepts=accepts)
+
+    async def _start_s3_endpoint(self) -> None:
+        """Serve clients of S3, if the settings have an endpoint for them. This process accepts their connections."""
+        if self.settings.s3 is None:
+            return
+        rules = self._in_force.freshness.rules
+        self.s3 = build_endpoint(self.settings, self.settings.s3, rules, self._parts, self.origin)
+        self._stack.push_async_callback(self.s3.generations.close)
+        await self._start_listener(self.s3.listener)
 
     async def _start_front_ends(self, server: Server) -> None:
         """Start the processes that accept connections in place of this one, if there are to be some."""
@@ -572,7 +593,7 @@ class App:
         self._stack.push_async_callback(tasks.close)
 
     def _start_watching_certificates(self) -> None:
-        found = [*self.listener.tls, *self.admin.tls]
+        found = [tls for listener in self.listeners for tls in listener.tls]
         if not found:
             return
         TlsCollector(self._registry, found)

@@ -19,6 +19,7 @@ from bucketfront.server.access.clients import Clients
 from bucketfront.server.generation import Generation
 from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.server.pipeline import build_pipeline
+from bucketfront.server.s3_endpoint.assembly import S3Endpoint, build_endpoint_generation
 from bucketfront.server.server import Server, ServerParts, build_generation
 from bucketfront.server.telemetry.access_log import AccessLog, open_access_log
 from bucketfront.server.telemetry.logged_fields import names_of
@@ -46,6 +47,7 @@ class RenewedParts:
 
     in_force: InForce
     server: Server
+    s3: S3Endpoint | None
     server_parts: ServerParts
     admin: AdminServer
     cache_assembly: CacheAssembly
@@ -67,6 +69,7 @@ class Renewal:
     settings: Settings
     freshness: FreshnessPolicy
     generation: Generation
+    s3_generation: Generation | None
     tls: tuple[tuple[ServerTls, ServerTls], ...]
     access_log: AccessLog | None  # None if the log stays as it is
 
@@ -88,6 +91,8 @@ class Renewal:
         parts.server.headers.believe(fronts)
         parts.server_parts.connections.has_share = Clients(fronts).has_share
         parts.server.generations.replace(self.generation)
+        if parts.s3 is not None and self.s3_generation is not None:
+            parts.s3.generations.replace(self.s3_generation)
         parts.follow()
         parts.warm_jobs.adopt(Places(after.mounts), self.freshness.rules)
         if parts.events is not None:
@@ -100,7 +105,9 @@ class Renewal:
 
     async def discard(self) -> None:
         """Close it instead."""
-        await self.generation.pipeline.close()
+        await self.generation.rules.close()
+        if self.s3_generation is not None:
+            await self.s3_generation.rules.close()
         if self.access_log is not None:
             await asyncio.to_thread(self.access_log.close)
 
@@ -119,11 +126,15 @@ async def build_renewal(parts: RenewedParts, after: Settings) -> Renewal:
 def _build(parts: RenewedParts, after: Settings) -> Renewal:
     """Return the renewal, without the buckets. Does I/O on files. Raises UnusableSetting."""
     before = parts.in_force
-    present = (*parts.server.listener.tls, *parts.admin.listener.tls)
+    of_s3 = () if parts.s3 is None else parts.s3.listener.tls
+    present = (*parts.server.listener.tls, *parts.admin.listener.tls, *of_s3)
     tls = tuple((one, ServerTls(settings, at)) for at, settings in after.all_tls for one in present if one.at == at)
     is_same = after.freshness == before.settings.freshness
     freshness = before.freshness if is_same else FreshnessPolicy(after.freshness)
     generation = build_generation(after, build_pipeline(after), freshness.rules, parts.server_parts)
+    s3_generation = None
+    if parts.s3 is not None and after.s3 is not None:
+        s3_generation = build_endpoint_generation(after, after.s3, freshness.rules, parts.server_parts, parts.s3.origin)
     # The log comes last, so that nothing has to be closed if another part is of no use.
     access_log = None if after.access_log == before.settings.access_log else open_access_log(after.access_log)
-    return Renewal(parts, after, freshness, generation, tls, access_log)
+    return Renewal(parts, after, freshness, generation, s3_generation, tls, access_log)

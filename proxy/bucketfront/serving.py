@@ -93,8 +93,7 @@ async def _first_of(*events: asyncio.Event) -> None:
 async def _end_responses(app: App, stop: asyncio.Event) -> None:
     """Wait for the responses and uploads that another process has left to this one, or until a stop is requested."""
     app.listener.on_progress = _show_left
-    listeners = (app.listener, app.admin)
-    drains = [asyncio.create_task(one.drain(HANDED_OVER_TIMEOUT_S, PROGRESS_INTERVAL_S)) for one in listeners]
+    drains = [asyncio.create_task(one.drain(HANDED_OVER_TIMEOUT_S, PROGRESS_INTERVAL_S)) for one in app.listeners]
     if app.front_ends is not None:
         drains.append(asyncio.create_task(app.front_ends.ended()))
     ended, stopping = asyncio.create_task(_all(drains)), asyncio.create_task(stop.wait())

@@ -195,6 +195,7 @@ def _announce(app: "App") -> None:
             "version": __version__,
             "clients": list(app.listener.descriptions),
             "admin": list(app.admin.descriptions),
+            "s3": [] if app.s3 is None else list(app.s3.listener.descriptions),
             "origin": str(app.origin.endpoint),
             "cache_mode": app.settings.cache.mode,
             "workers": 1 if app.front_ends is None else app.front_ends.workers,
@@ -208,6 +209,7 @@ def _announce(app: "App") -> None:
         f"bucketfront {__version__}",
         *(f"  clients  {description}" for description in app.listener.descriptions),
         *(f"  admin    {description}" for description in app.admin.descriptions),
+        *(f"  s3       {description}" for description in ([] if app.s3 is None else app.s3.listener.descriptions)),
     ]
     if sys.stderr.isatty() and app.admin.address.startswith("http"):
         lines.append(f"           the dashboard is at {app.admin.address}/")

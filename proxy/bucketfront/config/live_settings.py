@@ -16,6 +16,7 @@ from bucketfront.config.settings import Settings
 LIVE: tuple[str, ...] = (
     "server.hosts", "server.trusted_proxies", "server.timing", "server.fast_path", "server.stop_delay", "server.tls.*",
     "server.listeners.tls.*", "admin.token", "admin.tls.*", "access", "mounts", "uploads", "freshness", "cors",
+    "s3.tls.*", "s3.domain", "s3.buckets", "s3.keys", "s3.anonymous", "s3.pass_through",
     "access_log", "log", "invalidation.webhook.token", "pricing", "cache.memory", "cache.min_free",
     "cache.idle_timeout",
 )  # fmt: skip
@@ -34,6 +35,7 @@ NEEDS_RESTART: Mapping[str, str] = {
     "admin.port": "sockets are bound at the start",
     "admin.tls": "a port changes between HTTP and HTTPS",
     "origin": "connections to S3 and their signatures belong to it",
+    "s3": "its socket is bound at the start",
     "cache.dir": "a cache folder is opened at the start",
     "cache.block_size": "all files of the cache have it",
     "cache.max_size": "shares of it are computed at the start",

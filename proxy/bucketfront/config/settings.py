@@ -24,6 +24,7 @@ from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.config.pricing_settings import PricingSettings
 from bucketfront.config.problems import Loc
 from bucketfront.config.quantities import format_size
+from bucketfront.config.s3_settings import ALL_BUCKETS, S3Settings
 from bucketfront.config.section import Section, SettingError
 from bucketfront.config.tls_settings import TlsSettings
 from bucketfront.config.tracing_settings import TracingSettings
@@ -39,6 +40,7 @@ class Settings(Section):
     access: dict[RuleName, AccessRule] = Field(default_factory=dict)
     mounts: Annotated[tuple[MountSettings, ...], Field(min_length=1)]
     uploads: UploadSettings | None = None
+    s3: S3Settings | None = None
     cache: CacheSettings = Field(default=CacheSettings(), validate_default=True)
     freshness: FreshnessSettings = FreshnessSettings()
     invalidation: InvalidationSettings | None = None
@@ -54,7 +56,8 @@ class Settings(Section):
     def all_tls(self) -> list[tuple[Loc, TlsSettings]]:
         """Return the TLS of all listeners, each with its place."""
         admin = [] if self.admin.tls is None else [(("admin", "tls"), self.admin.tls)]
-        return [*self.server.all_tls, *admin]
+        s3 = [] if self.s3 is None or self.s3.tls is None else [(("s3", "tls"), self.s3.tls)]
+        return [*self.server.all_tls, *admin, *s3]
 
     @property
     def has_fast_path(self) -> bool:
@@ -201,6 +204,27 @@ class Settings(Section):
                     ("uploads",),
                 )
         return uploads
+
+    @field_validator("s3")
+    @classmethod
+    def _has_port_and_buckets(cls, s3: S3Settings | None, info: ValidationInfo) -> S3Settings | None:
+        if s3 is None:
+            return None
+        server, admin, mounts = info.data.get("server"), info.data.get("admin"), info.data.get("mounts")
+        for name, other in (("server", server), ("admin", admin)):
+            if other is not None and s3.port != 0 and s3.port == other.port and overlap(s3.host, other.host):
+                raise SettingError(
+                    f"must be another port than {name}.port: each listener needs its own",
+                    ("s3", "port"),
+                    (name, "port"),
+                )
+        served = frozenset(mount.bucket for mount in mounts or ())
+        for at, grant in s3.grants if mounts is not None and s3.buckets == "mounts" else ():
+            if missing := sorted({*grant.buckets} - served - {ALL_BUCKETS}):
+                raise SettingError(
+                    f'{missing[0]} is the bucket of no mount: add one, or set s3.buckets to "*"', (*at, "buckets")
+                )
+        return s3
 
     @field_validator("cache")
     @classmethod

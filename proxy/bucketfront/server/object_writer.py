@@ -78,6 +78,10 @@ class ObjectWriter:
             upload.close()
         return written
 
+    def copy(self, key: ObjectKey, length: int | None) -> "BodyCopy":
+        """Return a copy for the cache of a body that goes to S3 past this writer. Close it."""
+        return BodyCopy(self._cache, self._cache.begin_write(key, length))
+
     async def delete(self, key: ObjectKey) -> None:
         async with self.change(key) as about_to_write:
             await about_to_write()
@@ -127,3 +131,31 @@ class ObjectWriter:
             # faults degrade (docs/invariants.md#disk-faults-degrade).
             why = str(error) or "the disk does not answer"
             log.warning("a file of %s could not be removed: %s", ", ".join(map(str, keys)), why)
+
+
+class BodyCopy:
+    """A body that is written into the cache while it is on its way to S3. `close` it."""
+
+    def __init__(self, cache: Cache, upload: Upload) -> None:
+        self._cache = cache
+        self._upload = upload
+
+    async def filled(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield the chunks, and write them. A disk that refuses some, or has no room, ends only the copy."""
+        is_kept = True
+        async for chunk in chunks:
+            if is_kept:
+                try:
+                    await self._upload.write(chunk)
+                except StoreError as error:
+                    is_kept = False
+                    log.info("%r is not kept in the cache: %s", self._upload, error)
+            yield chunk
+
+    async def publish(self, etag: str) -> None:
+        """Make the copy the entry of its key, if it has the whole body. S3 has that as `etag`, after a `change`."""
+        if self._upload.is_whole:
+            await self._cache.publish(self._upload, etag)
+
+    def close(self) -> None:
+        self._upload.close()

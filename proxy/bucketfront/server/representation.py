@@ -7,6 +7,8 @@ from multidict import CIMultiDict
 
 from bucketfront.http import dates, media_types, query
 from bucketfront.http.cache_control import MAX_SECONDS
+from bucketfront.http.grammar import Headers
+from bucketfront.http.metadata import Metadata
 from bucketfront.http.path_rules import Rules
 from bucketfront.http.plan import Plan
 from bucketfront.http.presentation import Presentation
@@ -49,6 +51,22 @@ def presentation(rules: Rules, route: Route, candidate: Candidate, parameters: Q
 def sets_coding(parameters: Query) -> bool:
     """Return whether the query overrides Content-Encoding. Such a request means the object itself, not a sibling."""
     return any(name == hdrs.CONTENT_ENCODING for name, _ in parameters.overrides)
+
+
+def s3_fields(status: int, metadata: Metadata, *, wants_checksum: bool) -> Headers:
+    """Return the fields that a client of S3 reads besides those of the object (S3 API, GetObject, HeadObject).
+
+    The checksum is that of the whole object, so S3 sends it with all of it only, to a client that wants it.
+    """
+    if status not in (200, 206):
+        return ()
+    fields: list[tuple[str, str]] = []
+    if metadata.version is not None:
+        fields.append(("x-amz-version-id", metadata.version))
+    if wants_checksum and metadata.checksum is not None and status == 200:
+        algorithm, value = metadata.checksum
+        fields += [(f"x-amz-checksum-{algorithm}", value), ("x-amz-checksum-type", "FULL_OBJECT")]
+    return tuple(fields)
 
 
 def with_object_fields(headers: CIMultiDict[str], response_plan: Plan, age: float | None) -> CIMultiDict[str]:

@@ -11,7 +11,7 @@ from bucketfront.fleet.fleet import Fleet
 from bucketfront.front_end.front_ends import FrontEnds
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.upload.journal import UploadJournal
-from bucketfront.server.generation import Generations
+from bucketfront.server.generation import FastGenerations
 from bucketfront.server.http1.inherited_sockets import name_of
 from bucketfront.server.http1.listener import Listener
 from bucketfront.server.telemetry.live_feed import LiveFeed
@@ -30,13 +30,15 @@ class Tenure:
     """The parts of a running proxy that another process takes over. It implements `incumbent.Estate`.
 
     Front ends retire in a take-over: they have `responses_timeout` seconds for the responses that run. If the take-over
-    fails, others start. `listener` is that for clients, which accepts connections itself until they do.
+    fails, others start. `listener` is that for clients, which accepts connections itself until they do. `s3` is None
+    without an S3 endpoint.
     """
 
     health: Health
     listener: Listener
     admin: Listener
-    generations: Generations
+    s3: Listener | None
+    generations: FastGenerations
     cache_assembly: CacheAssembly
     uploads: UploadManager
     journal: UploadJournal
@@ -49,7 +51,7 @@ class Tenure:
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        return self.listener, self.admin
+        return (self.listener, self.admin) if self.s3 is None else (self.listener, self.admin, self.s3)
 
     @property
     def folder(self) -> int:
@@ -75,7 +77,8 @@ class Tenure:
         self.health.phase = Phase.SERVING
         self.generations.fast_path.adopt(self.generations.present.plain)
         self.listener.resume(accepts=self.front_ends is None or not self.front_ends.processes)
-        self.admin.resume()
+        for listener in self.listeners[1:]:
+            listener.resume()
 
     async def release(self, forward: Forward) -> None:
         if self.front_ends is not None:

@@ -33,7 +33,7 @@ from bucketfront.keys import ObjectKey
 from bucketfront.server import error_responses, representation
 from bucketfront.server.error_responses import error_response
 from bucketfront.server.http1.aiohttp_private import DeferredHeadResponse
-from bucketfront.server.representation import with_object_fields
+from bucketfront.server.representation import s3_fields, with_object_fields
 from bucketfront.server.router import Route
 from bucketfront.server.selection import Candidate, candidates, error_document
 from bucketfront.server.send.sender import Sender
@@ -64,13 +64,16 @@ class _Wanted:
 class ObjectHandler:
     """Handles GET and HEAD. `honor_no_cache` is true if a client may force a revalidation.
 
-    `clock` is wall time in seconds since the epoch, like S3's dates.
+    `clock` is wall time in seconds since the epoch, like S3's dates. With `is_s3` responses have S3's further fields.
     """
 
-    def __init__(self, cache: Cache, rules: Rules, clock: Callable[[], float], *, honor_no_cache: bool) -> None:
+    def __init__(
+        self, cache: Cache, rules: Rules, clock: Callable[[], float], *, honor_no_cache: bool, is_s3: bool = False
+    ) -> None:
         self._cache = cache
         self._rules = rules
         self._honor_no_cache = honor_no_cache
+        self._is_s3 = is_s3
         self._clock = clock
         self._missing_pages: set[str] = set()  # error documents of which a warning was logged
 
@@ -203,6 +206,11 @@ class ObjectHandler:
         exchange.size = reader.metadata.size
         boundary = _boundary(wanted.head)
         response_plan = plan(wanted.head, present(reader.metadata, presentation), now, boundary)
+        if self._is_s3:
+            wants_checksum = exchange.request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
+            fields = s3_fields(response_plan.status, reader.metadata, wants_checksum=wants_checksum)
+            further = (*exchange.s3_fields().items(), *fields)
+            response_plan = replace(response_plan, headers=(*response_plan.headers, *further))
         if reader.observed is not None:
             exchange.observed = ObservedRead(reader.observed, _extent(response_plan))
         if wanted.only_if_cached:

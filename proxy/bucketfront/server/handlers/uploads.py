@@ -18,6 +18,7 @@ from bucketfront.http.body_checksums import BodyChecksums
 from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.delete_objects import DeleteFailure, DeleteRequest
 from bucketfront.http.key_template import KeyTemplate
+from bucketfront.http.s3_refusal import S3Refused
 from bucketfront.http.s3_requests import Dialect
 from bucketfront.http.write_head import NoSuchWrite, WriteHead
 from bucketfront.keys import ObjectKey
@@ -121,7 +122,8 @@ class UploadHandler:
             refusal = self._deletes.shares.refusal(wait.client) or UsedUp.WHOLE
             self._shares.refuse(Resource.DELETES, wait.client, refusal)
         try:
-            chunks = verified(self._body(exchange, length, limit, DELETE_DEADLINE_S), head.checksums, framing)
+            body = self._body(exchange, length, limit, DELETE_DEADLINE_S)
+            chunks = verified(body, head.checksums, framing, exchange.chunk_signatures)
             return await self._delete_named(exchange, route, await _delete_request(chunks))
         finally:
             self._deletes.release(wait.client)
@@ -136,7 +138,7 @@ class UploadHandler:
             except BadPath:
                 outcomes[named.key] = DeleteFailure("KeyTooLongError", "Your key is too long.")
                 continue
-            except (AccessDenied, Forbidden):
+            except (AccessDenied, Forbidden, S3Refused):
                 outcomes[named.key] = DeleteFailure("AccessDenied", "Access Denied")
                 continue
             if named.is_plain:

@@ -12,7 +12,7 @@ from bucketfront.config.listen_host import addresses, in_url, is_loopback
 from bucketfront.config.problems import Loc
 from bucketfront.errors import CannotListen
 
-Section = Literal["server", "admin"]
+Section = Literal["server", "admin", "s3"]
 
 _PORT_ATTEMPTS = 16  # to find a port that is free in both protocols
 # The machine has no such protocol, or none of its interfaces has such an address.
@@ -31,7 +31,7 @@ Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 class TcpPlace:
     """The host and the port of a listener, from its settings in `section`. `host` is normalised.
 
-    `has_token` admits other machines. `number` is the position in `server.listeners`, None for `server` and `admin`.
+    `has_token` admits other machines. `number` is the position in `server.listeners`, None for the others.
     """
 
     host: str

@@ -1,0 +1,82 @@
+"""Puts the S3 endpoint together, and builds what a reload replaces of it."""
+
+from dataclasses import dataclass, replace
+
+from bucketfront.config.mount_settings import UploadSettings
+from bucketfront.config.s3_settings import S3Settings
+from bucketfront.config.settings import Settings
+from bucketfront.http.path_rules import Rules
+from bucketfront.server.client_listener import DRAIN_TIMEOUT_S, connection_options
+from bucketfront.server.generation import Generation, Generations
+from bucketfront.server.handlers.objects import ObjectHandler
+from bucketfront.server.handlers.uploads import UploadHandler
+from bucketfront.server.http1.binding import TcpPlace
+from bucketfront.server.http1.connection import ConnectionServer
+from bucketfront.server.http1.listener import Listener, ListenSite
+from bucketfront.server.http1.server_tls import ServerTls
+from bucketfront.server.inner_mounts import InnerMounts
+from bucketfront.server.s3_endpoint.forwarded_operations import ForwardedOperations, ForwardingOrigin
+from bucketfront.server.s3_endpoint.key_ring import KeyRing
+from bucketfront.server.s3_endpoint.permissions import Permissions
+from bucketfront.server.s3_endpoint.s3_application import S3Application
+from bucketfront.server.server import ServerParts
+
+
+@dataclass(frozen=True, slots=True)
+class S3Endpoint:
+    """The server for clients of S3, which begins to accept with `listener.start`."""
+
+    listener: Listener
+    generations: Generations
+    origin: ForwardingOrigin
+
+
+def build_endpoint(
+    settings: Settings, s3: S3Settings, rules: Rules, parts: ServerParts, origin: ForwardingOrigin
+) -> S3Endpoint:
+    """Return the endpoint. Raises UnusableSetting for a certificate or a key that is of no use."""
+    generations = Generations(build_endpoint_generation(settings, s3, rules, parts, origin))
+    connections = ConnectionServer(generations, parts.connections, parts.telemetry.refused, **connection_options())
+    site = s3_site(s3)
+    site = replace(site, inherited=parts.inherited.take(site.place))
+    return S3Endpoint(Listener(connections, (site,), parts.connections, DRAIN_TIMEOUT_S), generations, origin)
+
+
+def build_endpoint_generation(
+    settings: Settings, s3: S3Settings, rules: Rules, parts: ServerParts, origin: ForwardingOrigin
+) -> Generation:
+    """Return what serves requests under these settings."""
+    buckets = None if s3.buckets == "*" else frozenset(mount.bucket for mount in settings.mounts)
+    limits = settings.uploads or UploadSettings()
+    keys = KeyRing(s3, parts.clock)
+    application = S3Application(
+        settings,
+        s3,
+        Permissions(buckets, InnerMounts(settings.mounts)),
+        keys,
+        ObjectHandler(
+            parts.cache,
+            rules,
+            parts.clock,
+            honor_no_cache=settings.freshness.honor_client_no_cache,
+            is_s3=True,
+        ),
+        UploadHandler(parts.writer, settings.uploads, parts.clock, parts.shares, settings.server.share_of_one),
+        ForwardedOperations(origin, parts.writer, limits.max_size, limits.deadline),
+        parts.telemetry,
+        parts.clock,
+        parts.shares,
+        parts.name,
+        parts.begin_trace,
+    )
+    return Generation(application, None, keys)
+
+
+def s3_site(s3: S3Settings) -> ListenSite:
+    """Return the place of the listener, with its TLS. Raises UnusableSetting."""
+    return ListenSite(s3_place(s3), None if s3.tls is None else ServerTls(s3.tls, ("s3", "tls")))
+
+
+def s3_place(s3: S3Settings) -> TcpPlace:
+    """Return where the listener is to be."""
+    return TcpPlace(s3.host, s3.port, "s3")

@@ -1,0 +1,294 @@
+"""The application of the S3 endpoint: who made a request, what it means, whether it is permitted, and who serves it.
+
+| operation | served by |
+|---|---|
+| GetObject, HeadObject | the cache, by the handler of all reads |
+| DeleteObjects | the handler of all deletes |
+| ListBuckets | the settings, or the origin if the client may see all buckets |
+| all others that are known | the origin (`forwarded_operations`); the cache keeps what a PutObject stores |
+| unknown ones | the origin with `s3.pass_through`, else 501 |
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+
+from aiohttp import hdrs, web
+
+from bucketfront.config.mount_settings import MountSettings
+from bucketfront.config.s3_settings import S3Settings
+from bucketfront.config.settings import Settings
+from bucketfront.errors import PreconditionFailed
+from bucketfront.fair_share import FairShares
+from bucketfront.http import s3_requests
+from bucketfront.http.body_checksums import ChecksumMismatch
+from bucketfront.http.cache_status import CacheStatus, Detail, Forward
+from bucketfront.http.s3_operations import Named, Operation, operation_of
+from bucketfront.http.s3_refusal import Refusal, S3Refused
+from bucketfront.http.s3_requests import CUSTOMER_KEY_FIELDS, Dialect
+from bucketfront.http.sigv4 import parameters_of
+from bucketfront.keys import ObjectKey, to_key
+from bucketfront.server.client_application import ClientApplication, field_of
+from bucketfront.server.foreign_pages import ForeignPages
+from bucketfront.server.handlers.objects import ObjectHandler
+from bucketfront.server.handlers.uploads import UploadHandler
+from bucketfront.server.host_names import HostNames
+from bucketfront.server.http1 import framing
+from bucketfront.server.pipeline import Action
+from bucketfront.server.router import Route
+from bucketfront.server.s3_endpoint import copy_source
+from bucketfront.server.s3_endpoint.forwarded_operations import ForwardedOperation, ForwardedOperations
+from bucketfront.server.s3_endpoint.grant import NOTHING, Grant
+from bucketfront.server.s3_endpoint.key_ring import Identity, KeyRing
+from bucketfront.server.s3_endpoint.permissions import Permissions, WriteLimits, action_of, denied
+from bucketfront.server.s3_endpoint.s3_resource import S3Resource, resource_of
+from bucketfront.server.telemetry.exchange import Exchange
+from bucketfront.server.telemetry.telemetry import Telemetry
+
+METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
+_READS = ("GET", "HEAD")
+_LISTS = frozenset({
+    Operation.LIST_OBJECTS, Operation.LIST_OBJECTS_V2, Operation.LIST_OBJECT_VERSIONS, Operation.LIST_MULTIPART_UPLOADS,
+})  # fmt: skip
+_COPIES = frozenset({Operation.COPY_OBJECT, Operation.UPLOAD_PART_COPY})
+# Those that change no object yet, although they write.
+_OF_PARTS = frozenset({
+    Operation.CREATE_MULTIPART_UPLOAD, Operation.UPLOAD_PART, Operation.UPLOAD_PART_COPY,
+    Operation.ABORT_MULTIPART_UPLOAD, Operation.LIST_PARTS,
+})  # fmt: skip
+MOUNT = "s3"  # what metrics and the access log have as the mount of all requests here
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request whose client is known. `parameters` are those of the query, decoded."""
+
+    exchange: Exchange
+    resource: S3Resource
+    grant: Grant
+    operation: Operation
+    fields: Mapping[str, str]
+    parameters: Mapping[str, str]
+
+    @property
+    def bucket(self) -> str:
+        assert self.resource.bucket is not None
+        return self.resource.bucket
+
+    def key(self) -> ObjectKey:
+        """Return the object that the path names. Raises BadPath."""
+        return ObjectKey(self.bucket, to_key(self.resource.octets))
+
+
+class S3Application(ClientApplication):
+    """Serves clients that speak S3's REST API."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        s3: S3Settings,
+        permissions: Permissions,
+        keys: KeyRing,
+        objects: ObjectHandler,
+        uploads: UploadHandler,
+        forwarded: ForwardedOperations,
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+        shares: FairShares,
+        name: str,
+        begin_trace: Callable[[], str | None],
+    ) -> None:
+        super().__init__(settings, telemetry, clock, shares, name, begin_trace)
+        self._domain = s3.domain
+        self._passes_all = s3.pass_through
+        self._permissions = permissions
+        self._keys = keys
+        self._objects = objects
+        self._uploads = uploads
+        self._forwarded = forwarded
+        self._hosts = HostNames((*settings.server.names, s3.host))
+        self._pages = ForeignPages(settings.cors.allow_origins, is_tls=s3.tls is not None)
+
+    def _dialect(self, request: web.BaseRequest) -> Dialect:  # noqa: ARG002 - as in the base
+        return Dialect.S3
+
+    async def _dispatch(self, exchange: Exchange) -> web.StreamResponse:
+        request = exchange.request
+        exchange.mount = MOUNT
+        framing.check(request)
+        self._refuse_loops(exchange)
+        if request.method == hdrs.METH_OPTIONS:
+            return self._options(exchange)
+        if request.method not in METHODS:
+            raise S3Refused(Refusal.NOT_ALLOWED, "The specified method is not allowed against this resource.")
+        fields = _fields_of(request)
+        resource = resource_of(request.raw_path, fields.get("host", ""), self._domain)
+        identity = await self._keys.identify(request.method, resource.path, resource.query, fields)
+        self._enter(exchange, identity.credential)
+        self._check_page(request, identity)
+        exchange.chunk_signatures = identity.chunk_signatures
+        parameters = dict(parameters_of(resource.query))
+        operation = operation_of(request.method, resource.named, parameters, fields)
+        try:
+            return await self._perform(_Request(exchange, resource, identity.grant, operation, fields, parameters))
+        except ChecksumMismatch as error:
+            if error.algorithm == "sha256" and "x-amz-checksum-sha256" not in fields:
+                message = "The provided 'x-amz-content-sha256' header does not match what was computed."
+                raise S3Refused(Refusal.BODY, message) from error
+            raise
+
+    def _check_page(self, request: web.BaseRequest, identity: Identity) -> None:
+        """Refuse what the page of another site may have sent. No such page can sign."""
+        if identity.credential is None:
+            self._hosts.check(request.headers.get(hdrs.HOST))
+            if request.method not in _READS:
+                self._pages.check(field_of(request))
+
+    def _options(self, exchange: Exchange) -> web.Response:
+        """Respond to a CORS preflight by the settings of `cors`. Operations have no OPTIONS."""
+        exchange.status = CacheStatus(Forward.BYPASS, detail=Detail.OPTIONS)
+        headers = exchange.headers()
+        headers.extend(self._cors.preflight(exchange.request.headers, METHODS))
+        headers[hdrs.ALLOW] = ", ".join((*METHODS, hdrs.METH_OPTIONS))
+        return web.Response(status=204, headers=headers)
+
+    async def _perform(self, request: _Request) -> web.StreamResponse:
+        """Check an operation, and let its handler respond."""
+        operation, named = request.operation, request.resource.named
+        if named is not Named.SERVICE:
+            self._permissions.check_bucket(request.grant, request.bucket)
+        if operation is Operation.LIST_BUCKETS:
+            return await self._list_buckets(request)
+        if operation is Operation.OTHER:
+            return await self._pass_through(request)
+        if operation is Operation.DELETE_OBJECTS:
+            return await self._uploads.delete_many(request.exchange, self._route(request, Action.DELETE))
+        if named is Named.BUCKET:
+            if operation in _LISTS:
+                self._permissions.check_list(request.grant, request.bucket, request.parameters.get("prefix", ""))
+            return await self._forward(request)
+        return await self._perform_on_object(request)
+
+    async def _perform_on_object(self, request: _Request) -> web.StreamResponse:
+        operation, exchange, key = request.operation, request.exchange, request.key()
+        if operation in (Operation.GET_OBJECT, Operation.HEAD_OBJECT) and _is_cacheable(request):
+            _refuse_overrides_of_anonymous(request)
+            return await self._objects.respond(exchange, self._route(request, Action.READ))
+        is_put = operation is Operation.PUT_OBJECT
+        limits = self._permissions.check_object(request.grant, key, action_of(operation), is_put=is_put)
+        if is_put:
+            return await self._put(request, key, limits)
+        if operation in _COPIES:
+            source = copy_source.parse(request.fields[copy_source.FIELD])
+            self._permissions.check_bucket(request.grant, source.bucket)
+            self._permissions.check_object(request.grant, source, Action.READ)
+            return await self._forward(request, key, {copy_source.FIELD: copy_source.text_of(source)})
+        return await self._forward(request, key)
+
+    def _route(self, request: _Request, action: Action) -> Route:
+        """Return the route by which the handlers of mounts serve a request."""
+        octets = request.resource.octets
+
+        def admit(key: ObjectKey) -> None:
+            self._permissions.check_object(request.grant, key, action)
+
+        return Route(
+            _view(request.bucket),
+            octets,
+            b"/" + octets,
+            request.resource.query,
+            deletes_many=action is Action.DELETE,
+            admit=admit,
+        )
+
+    async def _put(self, request: _Request, key: ObjectKey, limits: WriteLimits) -> web.StreamResponse:
+        """Store an object within the limits of a mount."""
+        once = {"if-none-match": "*"} if limits.write_once else {}
+        if limits.write_once and "if-match" in request.fields:
+            raise PreconditionFailed("nothing is overwritten here")
+        return await self._forward(request, key, once, limits.max_size)
+
+    async def _forward(
+        self,
+        request: _Request,
+        key: ObjectKey | None = None,
+        replaced: Mapping[str, str] = MappingProxyType({}),
+        max_size: int | None = None,
+    ) -> web.StreamResponse:
+        """Pass an operation on. `replaced` are fields that take the place of those of the request."""
+        changes: tuple[ObjectKey, ...] = ()
+        if key is not None and request.exchange.request.method not in _READS and request.operation not in _OF_PARTS:
+            version = request.parameters.get("versionId")
+            changes = (key,) if version is None else (key, key._replace(version=version))
+        request.exchange.key = key
+        operation = ForwardedOperation(
+            request.operation.value or "PassThrough",
+            request.resource.bucket,
+            "" if key is None else key.key,
+            request.resource.query,
+            {**request.fields, **replaced},
+            changes,
+            key if request.operation is Operation.PUT_OBJECT else None,
+            max_size,
+        )
+        return await self._forwarded.respond(request.exchange, operation)
+
+    async def _pass_through(self, request: _Request) -> web.StreamResponse:
+        if not self._passes_all:
+            raise S3Refused(
+                Refusal.NOT_IMPLEMENTED,
+                "A header or parameter you provided implies functionality that is not implemented.",
+            )
+        self._permissions.check_all(request.grant, request.resource.bucket)
+        if request.resource.named is not Named.OBJECT:
+            return await self._forward(request)
+        key, is_read = request.key(), request.exchange.request.method in _READS
+        self._permissions.check_object(request.grant, key, Action.READ if is_read else Action.WRITE)
+        return await self._forward(request, key)
+
+    async def _list_buckets(self, request: _Request) -> web.StreamResponse:
+        grant, served = request.grant, self._permissions.buckets
+        if grant is NOTHING:
+            raise denied()
+        if served is None:
+            if grant.buckets is None:
+                return await self._forward(request)
+            served = grant.buckets
+        exchange = request.exchange
+        exchange.status = CacheStatus(Forward.BYPASS)
+        found = sorted(bucket for bucket in served if grant.permits_bucket(bucket))
+        headers = {**exchange.headers(), **exchange.s3_fields(), hdrs.CONTENT_TYPE: "application/xml"}
+        return web.Response(body=s3_requests.buckets_document("bucketfront", found), headers=headers)
+
+
+@lru_cache(maxsize=1024)
+def _view(bucket: str) -> MountSettings:
+    """Return a bucket as the mount that it is for the handlers: all of it, as S3 has it."""
+    return MountSettings(
+        bucket=bucket, methods=METHODS, write=("public",), versions=True, response_overrides=True, guess_types=False
+    )
+
+
+def _fields_of(request: web.BaseRequest) -> dict[str, str]:
+    """Return the fields of a request as signatures have them: several lines of one name are joined with commas."""
+    found: dict[str, str] = {}
+    for name, value in request.headers.items():
+        lower = name.lower()
+        found[lower] = f"{found[lower]},{value}" if lower in found else value
+    return found
+
+
+def _is_cacheable(request: _Request) -> bool:
+    """Return whether the cache may serve a read.
+
+    The response for a part has a length and fields of its own. An object with a key of the client (SSE-C) must not be
+    in the cache.
+    """
+    return "partNumber" not in request.parameters and not CUSTOMER_KEY_FIELDS.intersection(request.fields)
+
+
+def _refuse_overrides_of_anonymous(request: _Request) -> None:
+    """Refuse `?response-content-type=` and its like without a signature, as S3 does (S3 API, GetObject)."""
+    if request.exchange.user is None and any(name.startswith("response-") for name in request.parameters):
+        raise S3Refused(Refusal.INVALID, "Request specific response headers cannot be used for anonymous GET requests.")
