@@ -48,8 +48,9 @@ CACHE_GROUND = {"bucketfront.cache.origin"}
 PURE = (
     "http/*.py", "keys.py", "errors.py", "retry.py", "troubles.py", "fair_share.py", "request_trace.py",
     "cache/storage/blocks.py", "cache/entries/budget.py", "cache/fetch/read_ahead.py", "cache/fetch/walk.py",
-    "cache/fetch/mp4.py", "cache/fetch/part_choice.py", "cache/fetch/reader_cursor.py", "s3/minimum_rate.py",
-    "warm/pace.py", "warm/allowance.py", "warm/link.py", "warm/hls.py", "warm/dash.py", "warm/sitemap.py",
+    "cache/fetch/mp4.py", "cache/fetch/part_choice.py", "cache/fetch/reader_cursor.py",
+    "cache/fetch/ahead_credit.py", "s3/minimum_rate.py", "warm/pace.py", "warm/allowance.py", "warm/link.py",
+    "warm/hls.py", "warm/dash.py", "warm/sitemap.py",
     "warm/xml_tree.py", "warm/manifest.py", "s3_events/event.py", "s3_events/event_parser.py",
     "s3_events/event_order.py", "s3_events/figures.py", "cache/upkeep/spared_version.py",
     "server/telemetry/hot_keys.py",

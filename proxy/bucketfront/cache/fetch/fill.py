@@ -19,6 +19,7 @@ import logging
 
 from bucketfront.cache.entries.entry import Entry
 from bucketfront.cache.entries.removals import RemovalReason, refusal_because_of
+from bucketfront.cache.fetch.ahead_credit import AheadCredit
 from bucketfront.cache.fetch.block_verification import BlockVerification
 from bucketfront.cache.fetch.fill_view import MAX_PARTS, MAX_READERS, MAX_RUNS, FillView, PartView, ReaderView
 from bucketfront.cache.fetch.mp4 import index_span
@@ -26,7 +27,7 @@ from bucketfront.cache.fetch.part_choice import Claims, Room, admitted_parts, wa
 from bucketfront.cache.fetch.part_fetch import FetchContext, PartFetch, PartOutcome, PartState
 from bucketfront.cache.fetch.part_rate import PartRate
 from bucketfront.cache.fetch.part_transfer import PartTransfer
-from bucketfront.cache.fetch.read_ahead import Window
+from bucketfront.cache.fetch.read_ahead import NOTHING, Window
 from bucketfront.cache.fetch.reader_cursor import ReaderCursor, ReadRequest, Waiter
 from bucketfront.cache.fetch.version import Version
 from bucketfront.cache.fetch.walk import Walks
@@ -70,6 +71,7 @@ class Fill:
         self.mismatch: ContentMismatch | None = None
         self._refused_at: float | None = None  # when the disk or the budget last refused bytes
         self._walks = Walks(context.block_size)
+        self._credit = AheadCredit(context.block_size)
         self._keeps_ends = True  # clients read ranges up to the object's end, as far as they name it
         self._mp4_index: Span | None = None  # of an MP4, behind its media data, and not fetched yet
         self._is_head_seen = False
@@ -169,6 +171,7 @@ class Fill:
             cursor.request.demand, cursor.span, self._entry.metadata.size, walk, keeps_ends=self._keeps_ends
         )
         if cursor.request.demand is Demand.BOUNDED and cursor.is_eager:
+            self._credit.note_request(cursor.span)
             cursor.walk_window = self._read_ahead.walk_window(walk, is_parallel=cursor.is_parallel)
         cursor.walk_stop = walk.stop if cursor.is_parallel else cursor.stop
         self._set_window(cursor)
@@ -388,9 +391,18 @@ class Fill:
             return
         self._launch_index_for(cursor)
         claims = self._claims()
+        self._limit_walk_of(cursor, claims)
         if wanted := wanted_parts(cursor, claims):
             for run in admitted_parts(wanted, cursor, claims, self._room_for(cursor)):
                 self._launch(run, None, cursor=cursor)
+                if cursor.request.demand is Demand.BOUNDED:
+                    self._credit.note_fetch(run)
+
+    def _limit_walk_of(self, cursor: ReaderCursor, claims: Claims) -> None:
+        """Fetch no more behind the range of a reader than the object's credit, except for a download."""
+        if cursor.walk_window != NOTHING and not self._walks.are_of_download:
+            most = self._credit.left(cursor.ahead_of_walk, claims.claimed)
+            cursor.walk_window = self._read_ahead.within(cursor.walk_window, most)
 
     def _room_for(self, cursor: ReaderCursor) -> Room:
         """Return the room of read-ahead for this reader.

@@ -6,7 +6,8 @@ a few MiB. What they leave unread must stay small beside what they read. The par
 has read: fast while it is starved, which means that it waits for bytes, and slowly while it leaves bytes unread.
 
 Ranges that continue each other are a walk (see `walk`). Bytes behind the end of such a range are fetched as well, in
-proportion to the walk.
+proportion to the walk. If ranges lie apart, this is a reader of a file format, and an `AheadCredit` limits what it
+leaves unused.
 """
 
 from dataclasses import dataclass
@@ -97,6 +98,11 @@ class ReadAhead:
             return NOTHING
         part = max(self.block_size, min(self._whole_blocks(most // 2), self.part_size))
         return Window(max(self.block_size, most - part), part)
+
+    def within(self, window: Window, most: int) -> Window:
+        """Return a window of a walk, made smaller so that at most so many bytes are fetched behind its range."""
+        part = min(window.part, self._whole_blocks(most))
+        return Window(min(window.size, self._whole_blocks(most) - part), part) if part else NOTHING
 
     def window(self, read: int, *, is_eager: bool, is_starved: bool = True) -> Window:
         """Return the window of a reader that has read so many bytes in sequence.

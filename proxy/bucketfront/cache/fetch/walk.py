@@ -56,6 +56,14 @@ class Walks:
                 return Walk(max(0, before), one.stop)
         return Walk(0, span.stop)
 
+    @property
+    def are_of_download(self) -> bool:
+        """Return whether all ranges are one walk from the object's start, as those of a download are.
+
+        Readers that an index leads to their places request ranges that lie apart.
+        """
+        return len(self._stretches) == 1 and not self._stretches[0].start
+
     def are_neighbours(self, one: Span, other: Span) -> bool:
         """Return whether one range begins where the other ends."""
         return 0 <= one.start - other.stop < self.gap or 0 <= other.start - one.stop < self.gap
