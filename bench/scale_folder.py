@@ -23,7 +23,7 @@ from bucketfront.cache.storage.index import Index
 
 BUCKET = "bench"
 SIZE = 20_000  # bytes of each object
-BLOCK = 64 << 10  # bytes, the default of `cache.block_size`
+BLOCK = 32 << 10  # bytes, the default of `cache.block_size`
 CONTENT = (b"x" * 4096).ljust(SIZE, b"\0")  # of each file, most of which is a hole
 CHARGED = ENTRY_BYTES + blocks.allocated(1, SIZE, BLOCK)
 TAGS = 100  # of which each entry has one

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bucketfront.cache.entries.entry import ENTRY_BYTES
 
 KIB, MIB = 1 << 10, 1 << 20
-BLOCK = 64 * KIB  # the default `cache.block_size`
+BLOCK = 32 * KIB  # the default `cache.block_size`
 DISK_PAGE = 4 * KIB
 
 

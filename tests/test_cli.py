@@ -507,7 +507,7 @@ def test_verify(run: Run, served: Served, tmp_path: Path) -> None:
 def test_verify_repairs(run: Run, served: Served, tmp_path: Path) -> None:
     """Damage is reported with its place and status 1 until it is repaired, then status 0."""
     config = check_config(served, tmp_path)
-    index = Index(tmp_path / "cache" / "index.db", "any", block_size=64 << 10)
+    index = Index(tmp_path / "cache" / "index.db", "any", block_size=32 << 10)
     shard = tmp_path / "cache" / "objects" / "00"
     shard.mkdir(parents=True)
     index.open()

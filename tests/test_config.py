@@ -43,7 +43,7 @@ MOUNTS = "mounts: [{path: /, bucket: media}]\n"
 SECRET = "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
 
 # The documented defaults, without the keys that have no default and those whose default is "none". Why block_size
-# is 64KiB: docs/decisions/0003-blocks-and-block-sets.md.
+# is 32KiB: docs/decisions/0003-blocks-and-block-sets.md.
 DOCUMENTED = """
 server: {host: 127.0.0.1, port: 8080, timing: false}
 admin: {host: 127.0.0.1, port: 8081}
@@ -76,7 +76,7 @@ cache:
   max_size: 10GiB
   min_free: 5%
   idle_timeout: 1h
-  block_size: 64KiB
+  block_size: 32KiB
   memory: 64MiB
   after_disconnect: auto
   read_ahead_max: 64MiB
@@ -448,7 +448,7 @@ def test_endpoints(loads: Loads, url: str) -> None:
         ("origin: {region: 5}", "1:18 origin.region", "must be text"),
         ("origin: {connect_timeout: 0s}", "1:27 origin.connect_timeout", "must be more than 0"),
         ("origin: {max_connections: 0}", "1:27 origin.max_connections", "must be at least 1"),
-        ("origin: {part_size: 1500KB}", "1:21 origin.part_size", "a multiple of cache.block_size, 64KiB"),
+        ("origin: {part_size: 1500KB}", "1:21 origin.part_size", "a multiple of cache.block_size, 32KiB"),
         ("origin: {part_size: 0}", "1:21 origin.part_size", "must be more than 0"),
         ("cache: {block_size: 16MiB}", "1:21 origin.part_size", "a multiple of cache.block_size, 16MiB"),
         ("origin: {addressing_style: pth}", "1:28 origin.addressing_style", "Did you mean path?"),
@@ -498,7 +498,7 @@ def test_endpoints(loads: Loads, url: str) -> None:
         ("cache: {block_size: 3MiB}", "1:21 cache.block_size", "a power of two from 16KiB to 16MiB"),
         ("cache: {block_size: 8KiB}", "1:21 cache.block_size", "a power of two from 16KiB to 16MiB"),
         ("cache: {block_size: 32MiB}", "1:21 cache.block_size", "a power of two from 16KiB to 16MiB"),
-        ("cache: {max_size: 200KiB}", "1:19 cache.max_size", "at least 4 times cache.block_size, that is 256KiB"),
+        ("cache: {max_size: 100KiB}", "1:19 cache.max_size", "at least 4 times cache.block_size, that is 128KiB"),
         ("cache: {idle_timeout: 0}", "1:23 cache.idle_timeout", "must be more than 0"),
         ("cache: {min_free: 100%}", "1:19 cache.min_free", "must be below 100%"),
         ("cache: {fsync: on}", "1:9 cache.fsync", "unknown key. Allowed: dir, block_size"),

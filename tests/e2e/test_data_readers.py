@@ -22,7 +22,7 @@ from site_under_test import Site
 
 KIB = 1 << 10
 MIB = 1 << 20
-SMALL_READ = 64 * KIB  # bytes that the origin may send for a read of a kilobyte: a block
+SMALL_READ = 32 * KIB  # bytes that the origin may send for a read of a kilobyte: a block
 
 PYARROW = "pyarrow==26.0.1"
 POLARS = "polars==2.1.0"

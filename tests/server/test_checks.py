@@ -138,7 +138,7 @@ def _locked(place: Place) -> None:
 
 def _newer(place: Place) -> None:
     (place.folder / "cache").mkdir()
-    index = Index(place.folder / "cache" / "index.db", "any", block_size=64 << 10)
+    index = Index(place.folder / "cache" / "index.db", "any", block_size=32 << 10)
     index.open()
     index.abandon()
     octets = bytearray((place.folder / "cache" / "index.db").read_bytes())

@@ -29,9 +29,10 @@ class CacheSettings(Section):
 
     dir: Folder = Path("cache")
     """The cache folder, relative to the working directory."""
-    block_size: Size = 64 * KIB
+    block_size: Size = 32 * KIB
     """The unit in which bytes are present or missing: a power of two, 16KiB to 16MiB. A read of a few bytes at a random
-    place costs one block. If it changes, the cache starts empty."""
+    place costs one block. Where clients read little of large files, 16KiB costs fewer bytes and a little more CPU: see
+    [data-readers.md](data-readers.md). If it changes, the cache starts empty."""
     max_size: Size = Field(default=10 * GIB, examples=["100GiB"])
     """Bytes on disk at most, all files of the folder included. It must be at least 4 blocks."""
     min_free: Share = Percent(5)

@@ -9,7 +9,7 @@ from bucketfront.server.telemetry.miss_ratio_curve import HitRatios, MissRatioCu
 FACTORS = (0.5, 1.0, 2.0, 4.0)  # of the cache's size
 ENTRY_BYTES = 4096  # that an object takes besides its bytes
 PAGE_BYTES = 4096  # of the disk
-BLOCK_BYTES = 64 << 10  # of the first read of an object
+BLOCK_BYTES = 32 << 10  # of the first read of an object
 _STATUSES = frozenset({200, 206, 304})
 
 
