@@ -11,7 +11,7 @@ SITE_STAMP := $(SITE)/.installed
 PIP := -m pip install --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes
 
-.PHONY: install run test long check audit sbom format e2e reliability soak bench eviction fleet behaviours http-cache s3-servers pictures reference man site lock clean
+.PHONY: install run test long check audit sbom format e2e reliability soak bench eviction fleet data-readers behaviours http-cache s3-servers pictures reference man site lock clean
 
 install: $(STAMP)
 
@@ -107,6 +107,10 @@ eviction: install
 fleet: install
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[bench]'
 	$(BIN)/python bench/fleet.py
+
+# Replays the requests of programs that read data. Writes the table of docs/data-readers.md.
+data-readers: install
+	$(BIN)/python bench/data_readers.py
 
 # Sends the same requests to bucketfront, nginx and Varnish, as far as these are installed.
 # Writes the tables of docs/http.md.
