@@ -133,6 +133,7 @@ import glob, json, sys
 import duckdb, duckdb_extension_httpfs
 host, access_key, secret_key, region, at = sys.argv[1:]
 connection = duckdb.connect()
+connection.execute("SET enable_progress_bar = false")
 place = duckdb_extension_httpfs.__path__[0]
 connection.execute(f"LOAD '{glob.glob(place + '/extensions/*/httpfs.duckdb_extension')[0]}'")
 connection.execute(f"CREATE SECRET (TYPE s3, KEY_ID '{access_key}', SECRET '{secret_key}', ENDPOINT '{host}', "

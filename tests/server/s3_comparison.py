@@ -23,15 +23,27 @@ IGNORED = {
     "via": "what a proxy adds (RFC 9110 section 7.6.3)",
     "cache-status": "what a cache adds (RFC 9211)",
     "age": "what a cache adds (RFC 9111)",
+    "x-content-type-options": "bucketfront's own, of all responses",
+    "x-request-id": "bucketfront's own, of all responses",
+    "x-amz-tagging-count": "tags change without a new version, so the cache has no count of them",
+    "x-amz-storage-class": "lifecycle rules change it without a new version",
+    "x-amz-website-redirect-location": "of S3's websites alone",
+    "content-md5": "moto repeats that of the PUT",
+    "vary": "bucketfront's own of errors, and SeaweedFS's own of all responses",
+    "accept-ranges": "SeaweedFS sends it with responses of all kinds, but not with those of folders",
+    "x-amz-checksum-type": "SeaweedFS does not send it",
+    "x-amz-content-sha256": "moto repeats that of the PUT",
     "access-control-allow-origin": "moto sends it without a CORS configuration",
     "access-control-allow-methods": "moto sends it without a CORS configuration",
     "access-control-expose-headers": "moto sends it without a CORS configuration",
 }
+OWN_PREFIXES = ("seaweed-", "x-amz-tagging-")  # of SeaweedFS
 # The fields and elements of whose values only the presence is compared: each server makes its own.
 OF_THEIR_OWN = {"last-modified", "x-amz-version-id", "x-amz-copy-source-version-id"}
 ELEMENTS_OF_THEIR_OWN = {
     "RequestId", "HostId", "LastModified", "Initiated", "UploadId", "VersionId", "Location", "NextContinuationToken",
-    "ContinuationToken", "Message", "CreationDate", "Resource", "NextVersionIdMarker", "NextUploadIdMarker",
+    "ContinuationToken", "DeleteMarkerVersionId", "Message", "CreationDate", "Resource", "NextVersionIdMarker",
+    "NextUploadIdMarker",
 }  # fmt: skip
 
 
@@ -59,11 +71,17 @@ class Side:
         return response
 
     def view(self, response: Response) -> dict[str, object]:
-        """Return what has to be the same on both sides."""
+        """Return what has to be the same on both sides.
+
+        Of an error that is status and code: each server has its own details in its documents. A HEAD has no code.
+        """
+        if response.status >= 400:
+            return {"status": response.status, "fields": {}, "body": _text_of(response, "Code")}
         fields: dict[str, object] = {}
         for name, value in response.headers.items():
             lower = name.lower()
-            if lower not in IGNORED:
+            is_optional = response.status == 304 and lower == "last-modified"  # RFC 9110 section 15.4.5
+            if lower not in IGNORED and not lower.startswith(OWN_PREFIXES) and not is_optional:
                 fields[lower] = "(any)" if lower in OF_THEIR_OWN else self._neutral(value)
         body: object = response.body
         if (document := _document(response, ELEMENTS_OF_THEIR_OWN)) is not None:
