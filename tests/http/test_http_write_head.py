@@ -56,6 +56,7 @@ def test_headers_by_allow_list() -> None:
         ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
         ("x-amz-sdk-checksum-algorithm", "CRC32"),
         ("x-amz-user-agent", "aws-sdk-js/3"),
+        ("x-amz-api-version", "2006-03-01"),
         ("x-amz-request-payer", "requester"),
         ("amz-sdk-invocation-id", "1"),
         ("x-amzn-trace-id", "Root=1"),

@@ -46,9 +46,9 @@ _DIGEST_ALGORITHMS = {"md5": MD5, "sha": "sha1", "sha-256": "sha256", "sha-512":
 # S3 headers about the sender, its program or the message, and not about the object. CloudFront adds `x-amz-cf-id` to
 # each request that it forwards.
 _OF_THE_REQUEST = frozenset(
-    {"x-amz-algorithm", "x-amz-cf-id", "x-amz-content-sha256", "x-amz-credential", "x-amz-date", "x-amz-expires",
-     "x-amz-request-payer", "x-amz-s3session-token", "x-amz-sdk-checksum-algorithm", "x-amz-security-token",
-     "x-amz-signature", "x-amz-signedheaders", "x-amz-user-agent"}
+    {"x-amz-algorithm", "x-amz-api-version", "x-amz-cf-id", "x-amz-content-sha256", "x-amz-credential", "x-amz-date",
+     "x-amz-expires", "x-amz-request-payer", "x-amz-s3session-token", "x-amz-sdk-checksum-algorithm",
+     "x-amz-security-token", "x-amz-signature", "x-amz-signedheaders", "x-amz-user-agent"}
 )  # fmt: skip
 _OF_THE_OBJECT = frozenset({"x-amz-storage-class", "x-amz-tagging"})
 # Values that S3 applies by default.
