@@ -223,12 +223,12 @@ access_log: {{format: json, path: {log}}}
 async def bucketfront(
     folder: Path, origin_port: int, *, keys: tuple[str, str] = ("x", "y"), methods: str = "GET, HEAD",
     certificate: Certificate | None = None, workers: int = 1, access_log: str | None = None, build: Build | None = None,
-    authority: Certificate | None = None,
+    authority: Certificate | None = None, more: str = "",
 ) -> AsyncGenerator[Subject, None]:  # fmt: skip
     """Run a real `bucketfront serve` with default settings and its cache in `folder`. Raises RuntimeError.
 
     Its access log is a file in `folder`, if `access_log` names no other. `authority` is the certificate of an
-    origin with TLS.
+    origin with TLS. `more` are further sections of its configuration.
     """
     build = build or Build()
     config = folder / "proxy.yaml"
@@ -242,6 +242,7 @@ async def bucketfront(
             endpoint=endpoint, folder=folder, bucket=BUCKET, keys=keys, methods=methods, tls=tls,
             log=access_log or folder / "access.log", workers=workers,
         )
+        + more
     )  # fmt: skip
     log = folder / "stderr.log"
     arguments = (build.python, "-m", "bucketfront.cli", "serve", "-c", config)

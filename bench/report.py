@@ -55,6 +55,9 @@ What the rows mean. Medians of three rounds; *ratio* is bucketfront's to the bes
 - **cost** User and system time of each request, of a slower client that all proxies can serve.
 - **server.workers** The purge waits for four front ends that have leases. Two workers run beside two of nginx. `wrk`
   takes a part of the same cores, so the CPU of a hit counts as well.
+- **S3 clients** boto3, a client that does nothing but sign, and DuckDB, each in a process of its own, take turns at
+  SeaweedFS and at bucketfront's S3 endpoint in front of it. *CPU of the server* is what a GET costs the one that
+  responds. Requests and bytes to the origin are counted between bucketfront and SeaweedFS.
 - **uploads** bucketfront and the AWS command line {awscli} take turns, and what S3 has afterwards is compared with
   what was sent. No other cache here takes uploads for S3: nginx and Varnish cannot sign them.
 

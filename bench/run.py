@@ -2,7 +2,7 @@
 
 The program starts origins, bucketfront and, if installed, nginx and Varnish on loopback with their files in a temporary
 folder. It measures the scenarios of `warm.py`, `over_tls.py`, `front_ends.py`, `cold.py`, `cost.py`, `seeks.py`,
-`tls_origin.py`, `scale.py` and `uploads.py`, and prints each number with its goal. It writes
+`tls_origin.py`, `s3_endpoint.py`, `scale.py` and `uploads.py`, and prints each number with its goal. It writes
 `bench/results/latest.json`, `docs/performance.md` and its picture, and ends all it started. Exit status 0: the run
 worked, whether goals were met or missed. `front_ends.py` includes `two_workers.py`.
 """
@@ -27,6 +27,7 @@ import front_ends
 import over_tls
 import processes
 import report
+import s3_endpoint
 import seeks
 import tls_origin
 import uploads
@@ -35,7 +36,24 @@ from figures import OURS, Figure, Goal, judged
 from load import wrk_program
 
 NEEDED_BYTES = 40 << 30  # bytes of disk for all caches of a scenario
-SCENARIOS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "cost", "scale", "tls", "tls-origin", "uploads", "workers")
+SCENARIOS = (
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
+    "6",
+    "7",
+    "8",
+    "9",
+    "cost",
+    "s3",
+    "scale",
+    "tls",
+    "tls-origin",
+    "uploads",
+    "workers",
+)
 PROGRAMS = {
     "curl": lambda: shutil.which("curl"),
     "nginx-light": processes.nginx_program,
@@ -111,10 +129,18 @@ async def measure(chosen: list[str], folder: Path, *, with_peers: bool) -> list[
         figures += await front_ends.measure(_place(folder, "workers"), with_peers=with_peers)
     if "scale" in chosen and SCALE.exists():
         figures += await asyncio.to_thread(_scale)
+    figures += await _on_seaweed(chosen, folder)
+    return sorted(judged(figures), key=lambda figure: figure.scenario)
+
+
+async def _on_seaweed(chosen: list[str], folder: Path) -> list[Figure]:
+    figures: list[Figure] = []
+    if "s3" in chosen:
+        figures += await s3_endpoint.measure(_place(folder, "s3"))
     if "uploads" in chosen:
         uploads.install()
         figures += await uploads.measure(_place(folder, "uploads"))
-    return sorted(judged(figures), key=lambda figure: figure.scenario)
+    return figures
 
 
 def _place(folder: Path, name: str) -> Path:
