@@ -144,14 +144,17 @@ FIELDS: dict[str, str] = signed("GET", "x", {}, {})[2]
 @pytest.mark.parametrize(
     ("fields", "query", "refusal"),
     [
-        ({**FIELDS, "authorization": "Basic YTpi"}, "", Refusal.MALFORMED_HEADER),
+        ({**FIELDS, "authorization": "Basic YTpi"}, "", Refusal.INVALID_ARGUMENT),
+        ({**FIELDS, "authorization": "AWS app:c2lnbmF0dXJl"}, "", Refusal.INVALID),
         ({**FIELDS, "authorization": "AWS4-HMAC-SHA256 "}, "", Refusal.MALFORMED_HEADER),
         ({**FIELDS, "authorization": FIELDS["authorization"].replace("/s3/", "/ec2/")}, "", Refusal.MALFORMED_HEADER),
         ({**FIELDS, "authorization": FIELDS["authorization"][:-1]}, "", Refusal.MALFORMED_HEADER),
         ({**FIELDS, "x-amz-date": "yesterday"}, "", Refusal.DENIED),
-        ({**FIELDS, "x-amz-date": "19990101T000000Z"}, "", Refusal.MISMATCH),
-        ({**FIELDS, "x-amz-content-sha256": "abc"}, "", Refusal.INVALID),
-        ({**FIELDS}, "X-Amz-Algorithm=AWS4-HMAC-SHA256", Refusal.INVALID),
+        ({**FIELDS, "x-amz-date": "19990101T000000Z"}, "", Refusal.MALFORMED_HEADER),
+        ({**FIELDS, "x-amz-content-sha256": "abc"}, "", Refusal.INVALID_ARGUMENT),
+        ({**FIELDS, "x-amz-content-sha256": ""}, "", Refusal.INVALID),
+        ({**FIELDS}, "X-Amz-Algorithm=AWS4-HMAC-SHA256", Refusal.INVALID_ARGUMENT),
+        ({"host": "a"}, "AWSAccessKeyId=app&Expires=9999999999&Signature=x", Refusal.INVALID),
         ({"host": "a"}, "X-Amz-Algorithm=AWS4-HMAC-SHA256", Refusal.MALFORMED_QUERY),
     ],
 )

@@ -90,24 +90,51 @@ def claim_of(fields: Fields, query: str) -> Claim | None:
     parameters = parameters_of(query) if "X-Amz-" in query else ()
     is_presigned = any(name == "X-Amz-Algorithm" for name, _ in parameters)
     if not authorization:
-        return _claim_of_query(dict(parameters)) if is_presigned else None
+        if is_presigned:
+            return _claim_of_query(dict(parameters))
+        if "AWSAccessKeyId=" in query:
+            raise _of_another_kind("AWS")
+        return None
     if is_presigned:
-        raise S3Refused(Refusal.INVALID, "only one of Authorization and X-Amz-Algorithm may sign a request")
+        raise S3Refused(
+            Refusal.INVALID_ARGUMENT,
+            "Only one auth mechanism allowed: Authorization and X-Amz-Algorithm exclude each other",
+        )
     return _claim_of_fields(authorization, fields)
 
 
 def _claim_of_fields(authorization: str, fields: Fields) -> Claim:
     found = _HEADER.fullmatch(authorization)
-    parts = dict(part.strip(" \t").partition("=")[::2] for part in found[1].split(",")) if found else {}
+    if found is None:
+        raise _of_another_kind(authorization)
+    parts = dict(part.strip(" \t").partition("=")[::2] for part in found[1].split(","))
     names, signature = parts.get("SignedHeaders", ""), parts.get("Signature", "")
     if _NAMES.fullmatch(names) is None or _SIGNATURE.fullmatch(signature) is None:
         raise S3Refused(Refusal.MALFORMED_HEADER, "Authorization is no signature of AWS4-HMAC-SHA256")
     key_id, scope = _credential(parts.get("Credential", ""), Refusal.MALFORMED_HEADER)
     moment = _moment(fields, scope)
     payload = fields.get("x-amz-content-sha256", "")
+    if not payload:
+        raise S3Refused(Refusal.INVALID, "Missing required header for this request: x-amz-content-sha256")
     if payload not in _PAYLOADS and _SIGNATURE.fullmatch(payload) is None:
-        raise S3Refused(Refusal.INVALID, "x-amz-content-sha256 is missing or malformed")
+        raise S3Refused(
+            Refusal.INVALID_ARGUMENT,
+            f"x-amz-content-sha256 must be a SHA-256 in hex, or one of {', '.join(sorted(_PAYLOADS))}",
+        )
     return Claim(key_id, scope, moment, tuple(names.split(";")), signature, payload)
+
+
+def _of_another_kind(authorization: str) -> S3Refused:
+    """Return why an Authorization is refused that has no signature of version 4."""
+    scheme = authorization.split(" ", 1)[0]
+    if scheme == "AWS":
+        return S3Refused(
+            Refusal.INVALID,
+            f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.",
+        )
+    if scheme.startswith("AWS4"):
+        return S3Refused(Refusal.MALFORMED_HEADER, f"Authorization is no signature of {ALGORITHM}")
+    return S3Refused(Refusal.INVALID_ARGUMENT, "Unsupported Authorization Type")
 
 
 def _moment(fields: Fields, scope: Scope) -> str:
@@ -115,7 +142,7 @@ def _moment(fields: Fields, scope: Scope) -> str:
     if _MOMENT.fullmatch(moment) is None:
         raise S3Refused(Refusal.DENIED, "a signed request needs x-amz-date, as YYYYMMDDTHHMMSSZ")
     if moment[:8] != scope.day:
-        raise S3Refused(Refusal.MISMATCH, "the day of the credential is not that of x-amz-date")
+        raise S3Refused(Refusal.MALFORMED_HEADER, "the day of the credential is not that of x-amz-date")
     return moment
 
 
