@@ -43,6 +43,10 @@ class BadChunks(ProxyError):
     """A body that is not framed as its head declares, or whose object has another length than declared."""
 
 
+class BadTrailer(BadChunks):
+    """What follows the last chunk is malformed, or lacks what the head declares."""
+
+
 @dataclass(frozen=True, slots=True)
 class AwsChunked:
     """The framing that a head declares.
@@ -145,8 +149,8 @@ class ChunkDecoder:
         announced = {CHECKSUM_PREFIX + algorithm for algorithm in self._framing.trailing}
         for name in fields:
             if name.startswith(CHECKSUM_PREFIX) and name not in announced:
-                # S3 API, MalformedTrailerError. It would not be verified, and its sender relies on it.
-                raise BadChunks(f"{name} is behind the last chunk, and x-amz-trailer does not name it")
+                # It would not be verified, and its sender relies on it.
+                raise BadTrailer(f"{name} is behind the last chunk, and x-amz-trailer does not name it")
         if self._signatures is not None and self._framing.trailing:
             signature = fields.pop(_TRAILER_SIGNATURE, "")
             self._signatures.verify_trailer(list(fields.items()), signature)
@@ -249,10 +253,12 @@ def _fields(rest: bytes) -> dict[str, str]:
     fields: dict[str, str] = {}
     for line in rest.decode("latin-1").split("\n"):
         name, colon, value = line.strip(" \t\r").partition(":")
-        if name and not colon:
-            raise BadChunks("what follows the last chunk has a line that is no field")
-        if name and name.lower() in fields:
-            raise BadChunks("a field behind the last chunk is given twice")
+        if not name and not colon:
+            continue
+        if not name or not colon:
+            raise BadTrailer("what follows the last chunk has a line that is no field")
+        if name.lower() in fields:
+            raise BadTrailer("a field behind the last chunk is given twice")
         fields[name.lower()] = value.strip(" \t")
     return fields
 
@@ -260,5 +266,5 @@ def _fields(rest: bytes) -> dict[str, str]:
 def _checksum(fields: Mapping[str, str], algorithm: str) -> Digest:
     value = content_digests.value_of(fields.get(CHECKSUM_PREFIX + algorithm, ""), algorithm)
     if value is None:
-        raise BadChunks(f"the {algorithm} that x-amz-trailer names is missing behind the last chunk, or malformed")
+        raise BadTrailer(f"the {algorithm} that x-amz-trailer names is missing behind the last chunk, or malformed")
     return Digest(algorithm, value)

@@ -40,6 +40,7 @@ _LISTS = frozenset(
     {"cache-control", "content-encoding", "content-language", "digest", "content-digest", "repr-digest", "if-match"}
 )
 _CHECKSUM_PREFIX = aws_chunked.CHECKSUM_PREFIX
+_MD5_FIELD = "Content-MD5"
 _NO_CHECKSUMS = frozenset({"x-amz-checksum-algorithm", "x-amz-checksum-mode", "x-amz-checksum-type"})
 # RFC 3230 section 4.1.1, RFC 5843 and RFC 9530 section 5. They allow a recipient to ignore other algorithms.
 _DIGEST_ALGORITHMS = {"md5": MD5, "sha": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
@@ -79,6 +80,10 @@ _MEMBER = re.compile(r"([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/=]*):")
 
 class BadWriteHead(ProxyError):
     """A header of a write that is malformed, or that no object can have."""
+
+
+class BadMd5(BadWriteHead):
+    """A Content-MD5 that is no MD5."""
 
 
 class NoSuchWrite(ProxyError):
@@ -318,7 +323,7 @@ def _checksums(given: dict[str, str]) -> tuple[Digest, ...]:
     for name, algorithm, text in _claims(given):
         value = _base64(text)
         if value is None or len(value) != checksums.size_of(algorithm):
-            raise BadWriteHead(f"{name} is no {algorithm} in base64")
+            raise (BadMd5 if name == _MD5_FIELD else BadWriteHead)(f"{name} is no {algorithm} in base64")
         if found.setdefault(algorithm, value) != value:
             raise BadWriteHead(f"{name} contradicts another {algorithm} of the same body")
     return tuple(Digest(algorithm, value) for algorithm, value in found.items())
@@ -333,7 +338,7 @@ def _claims(given: dict[str, str]) -> Iterable[tuple[str, str, str]]:
                 raise NoSuchWrite("a checksum of this algorithm cannot be verified here")
             yield name, algorithm, text
     if "content-md5" in given:
-        yield "Content-MD5", MD5, given["content-md5"]
+        yield _MD5_FIELD, MD5, given["content-md5"]
     if (signed := given.get(_SIGNED, _UNSIGNED)) != _UNSIGNED:
         yield _SIGNED, "sha256", _from_hex(signed)
     yield from _digests(given)
