@@ -49,7 +49,7 @@ from bucketfront.errors import (
     WriteRefused,
 )
 from bucketfront.http import negotiation, s3_requests
-from bucketfront.http.aws_chunked import BadChunks
+from bucketfront.http.aws_chunked import BadChunks, BadTrailer
 from bucketfront.http.body_checksums import ChecksumMismatch
 from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 from bucketfront.http.delete_objects import MalformedXml, MissingChecksum, NotXml
@@ -65,7 +65,7 @@ from bucketfront.http.tus_fields import (
     WrongBodyType,
     WrongVersion,
 )
-from bucketfront.http.write_head import BadWriteHead, NoSuchWrite
+from bucketfront.http.write_head import BadMd5, BadWriteHead, NoSuchWrite
 from bucketfront.server.access.access import Unauthenticated
 from bucketfront.server.foreign_pages import ForeignPage
 from bucketfront.server.host_names import UnknownHost
@@ -178,11 +178,13 @@ _CODES: tuple[tuple[type[ProxyError], str], ...] = (
     (BadPath, "InvalidURI"),
     (QueryTooLong, "InvalidURI"),
     (BadQuery, "InvalidArgument"),
+    (BadMd5, "InvalidDigest"),
     (BadWriteHead, "InvalidArgument"),
     (BadForm, "MalformedPOSTRequest"),
     (MalformedXml, "MalformedXML"),
     (MissingChecksum, "InvalidRequest"),
     (ChecksumMismatch, "BadDigest"),
+    (BadTrailer, "MalformedTrailerError"),
     (BadChunks, "IncompleteBody"),
     (NoSuchMount, "NoSuchBucket"),
     (Forbidden, "AccessDenied"),
@@ -240,12 +242,17 @@ def _response_to(error: ProxyError, exchange: Exchange, details: Mapping[str, ob
         headers["Retry-After"] = str(_RETRY_AFTER_S)
     if isinstance(error, WrongVersion):
         headers["Tus-Version"] = VERSION
-    code = error.refusal.value if isinstance(error, S3Refused) else None
-    code = code or next((code for kind, code in _CODES if isinstance(error, kind)), None)
-    response = error_response(exchange, status, message or str(error), headers, details, code)
+    response = error_response(exchange, status, message or str(error), headers, details, _code(error))
     if isinstance(error, _CLOSING):
         response.force_close()
     return response
+
+
+def _code(error: ProxyError) -> str | None:
+    """Return S3's code of the error, or None if it follows from the status."""
+    if isinstance(error, S3Refused):
+        return error.refusal.value
+    return next((code for kind, code in _CODES if isinstance(error, kind)), None)
 
 
 def _row(error: ProxyError) -> tuple[int, str | None]:
@@ -293,7 +300,8 @@ def error_response(
     if exchange.dialect is Dialect.S3:
         headers.update(exchange.s3_fields())
         content_type, raw_target = "application/xml", exchange.request.raw_path
-        known = code or s3_requests.error_code(status)
+        is_version = exchange.key is not None and exchange.key.version is not None
+        known = code or ("NoSuchVersion" if status == 404 and is_version else s3_requests.error_code(status))
         body = s3_requests.error_document(known, message, raw_target, headers[s3_requests.REQUEST_ID])
     # A page has no place for details, so a response with details is always JSON.
     elif not details and negotiation.prefers_html(exchange.request.headers.get(hdrs.ACCEPT)):

@@ -283,8 +283,11 @@ def _is_cacheable(request: _Request) -> bool:
     """Return whether the cache may serve a read.
 
     The response for a part has a length and fields of its own. An object with a key of the client (SSE-C) must not be
-    in the cache.
+    in the cache. S3 responds to a HEAD of a range as to a GET of it (S3 API, HeadObject), and HTTP and so the cache do
+    not (RFC 9110 section 14.2).
     """
+    if request.operation is Operation.HEAD_OBJECT and "range" in request.fields:
+        return False
     return "partNumber" not in request.parameters and not CUSTOMER_KEY_FIELDS.intersection(request.fields)
 
 
