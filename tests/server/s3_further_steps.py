@@ -187,18 +187,22 @@ def of_versions() -> Iterator[tuple[str, list[Step]]]:
         ],
     )
     named = "<Object><Key>{folder}/data</Key><VersionId>{first}</VersionId></Object>"
-    yield "deletes-of-versions", [
-        Step("PUT", "data", (), {}, b"first", {"first": "x-amz-version-id"}),
-        put("data", b"second"),
-        get("data"),
-        get("data", first),
-        Step("POST", None, (("delete", None),), {"content-md5": "{md5}"}, f"<Delete>{named}</Delete>".encode()),
-        get("data", first),
-        get("data"),
-        Step("POST", None, (("delete", None),), {"content-md5": "{md5}"},
-             b"<Delete><Object><Key>{folder}/data</Key></Object></Delete>"),
-        get("data"),
-    ]  # fmt: skip
+    deletes = Step("POST", None, (("delete", None),), {"content-md5": "{md5}"})
+    why = "bucketfront deletes no versions by lists, and lists no markers"
+    yield (
+        "deletes-of-versions",
+        [
+            Step("PUT", "data", (), {}, b"first", {"first": "x-amz-version-id"}),
+            put("data", b"second"),
+            get("data"),
+            get("data", first),
+            differing(why, replace(deletes, body=f"<Delete>{named}</Delete>".encode())),
+            differing(why, get("data", first)),
+            get("data"),
+            differing(why, replace(deletes, body=b"<Delete><Object><Key>{folder}/data</Key></Object></Delete>")),
+            get("data"),
+        ],
+    )
     upload: Query = (("uploadId", "{upload}"),)
     yield (
         "versions-in-parts",
