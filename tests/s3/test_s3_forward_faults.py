@@ -382,6 +382,7 @@ async def test_our_own_faults_never_reach_a_client(status: str, code: str) -> No
 async def test_faults_of_clients_pass(status: str, code: str) -> None:
     """I35: what a client's request has caused reaches it as it came. It costs no retry and no reputation."""
     async with origin_of(answering(refusal(status, code, x_amz_id_2="host"))) as (origin, server):
+        origin.calls.has_shown_itself("bucket")
         for request in (GET, LIST_REQUEST, put(b"content", 7), long_put()):
             async with origin.forward(request) as found:
                 assert found.status == int(status[:3])
@@ -441,6 +442,7 @@ async def test_reads_are_repeated_and_writes_are_not() -> None:
 async def test_a_throttled_request_slows_its_bucket_down() -> None:
     """SlowDown limits the pace of the bucket, by whatever request it comes."""
     async with origin_of(answering(refusal("503 Slow Down", "SlowDown"))) as (origin, _):
+        origin.calls.has_shown_itself("bucket")
         assert isinstance(await outcome(origin, put(b"content", 7)), OriginThrottled)
         assert origin.calls.paces["bucket"].throttled_count == 1
 
@@ -791,6 +793,23 @@ async def test_figures_and_traces() -> None:
         ("ListParts", "bucket", "o", 404, None),
         ("DeleteObject", "bucket", "o", 200, None),
     ]
+
+
+async def test_buckets_that_clients_name_are_no_labels() -> None:
+    """I28: a bucket that a client names gets figures of its own only once it has accepted a request."""
+
+    async def script(connection: RawConnection, head: Head) -> None:
+        mine = head.target.startswith("/mine")
+        await connection.send(LISTED if mine else refusal("403 Forbidden", "AccessDenied"))
+
+    async with origin_of(script) as (origin, _):
+        for bucket in ("one", "two", "mine", "three"):
+            await outcome(origin, ForwardedRequest("ListObjectsV2", "GET", bucket))
+        assert set(origin.calls.paces) == {"", "mine"}
+        assert set(origin.calls.failures._shown_at) <= {"", "mine"}
+        assert origin.calls.failures._kinds == set()
+        await outcome(origin, ForwardedRequest("ListObjectsV2", "GET", "mine"))
+        assert set(origin.calls.failures._shown_at) == {"", "mine"}
 
 
 async def test_a_client_beyond_its_share_is_refused() -> None:

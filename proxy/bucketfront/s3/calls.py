@@ -17,6 +17,8 @@ from bucketfront.s3.pace import Pace
 from bucketfront.s3.reference import Reference
 from bucketfront.troubles import Troubles
 
+MAX_NAMED_BUCKETS = 1000  # that clients have named: each has lines in the metrics
+
 
 class Calls:
     """The calls of one client, each of which is sent once. `timeout` is the default of one, in seconds.
@@ -104,6 +106,18 @@ class Calls:
             self.failures.succeeded(operation, bucket)
             raise
         self.failures.succeeded(operation, bucket)
+
+    def counted_as(self, bucket: str | None) -> str:
+        """Return the name by which the outcomes of a bucket count that a client has named, or of none.
+
+        It is "" unless the bucket has shown itself, because clients could name any number of others.
+        """
+        return bucket if bucket is not None and bucket in self.paces else ""
+
+    def has_shown_itself(self, bucket: str) -> None:
+        """Take a bucket that a client has named, and that accepts our requests."""
+        if len(self.paces) < MAX_NAMED_BUCKETS:
+            self.paces.setdefault(bucket, Pace(time.monotonic))
 
     async def wait_for_turn(self, bucket: str) -> None:
         """Wait until the bucket's pace allows a request. Raises OriginThrottled if that is too late."""

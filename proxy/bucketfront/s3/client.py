@@ -143,7 +143,7 @@ class S3Origin:
         await self.calls.wait_for_turn(key.bucket)
         async with HeldSlot(self.slots, key, self._call_timeout) as connection:
             try:
-                response = await self._with_retries(what, "GetObject", key, attempt)
+                response = await self._with_retries(what, "GetObject", key.bucket, key, attempt)
             except VersionUnchanged as unchanged:
                 return responses.not_modified(unchanged.headers, if_none_match, key.version)
             self.calls.reference.note(key)
@@ -161,7 +161,7 @@ class S3Origin:
         await self.calls.wait_for_turn(key.bucket)
         async with HeldSlot(self.slots, key, self._call_timeout):
             try:
-                found = await self._with_retries(f"HEAD {key}", "HeadObject", key, attempt)
+                found = await self._with_retries(f"HEAD {key}", "HeadObject", key.bucket, key, attempt)
             except VersionUnchanged as unchanged:
                 return responses.not_modified(unchanged.headers, if_none_match, key.version)
             self.calls.reference.note(key)
@@ -179,24 +179,24 @@ class S3Origin:
         OriginThrottled, OriginCircuitOpen, and what the body of the request raises.
         """
         request.check(self._settings.expected_bucket_owner)
-        request = await begun(request)
-        key = ObjectKey(request.bucket or "", request.key)
-        what = f"{request.operation} {key}"
         if self._shares is not None:
             self._shares.check(Resource.ORIGIN, current_client(), self.slots.wanted)
+        request = await begun(request)
+        key, bucket = ObjectKey(request.bucket or "", request.key), self.calls.counted_as(request.bucket)
+        what = f"{request.operation} {key}"
         is_guarded = request.is_read and request.bucket is not None  # the breaker's probe reads an object of the bucket
         if is_guarded:
             await self._probe_if_due(key, self._call_timeout if self.breaker.is_open else 0)
             self.breaker.check()
-        await self.calls.wait_for_turn(key.bucket)
+        await self.calls.wait_for_turn(bucket)
         async with self._slot_of(request, key) as release:
             stall_timeout = self._stall_timeout if request.is_streamed else self._call_timeout
             call = ForwardedCall(what, request, self.calls, self._forwarder, stall_timeout)
             try:
                 if is_guarded:
-                    await self._with_retries(what, request.operation, key, call.send)
+                    await self._with_retries(what, request.operation, bucket, key, call.send)
                 else:
-                    with self.calls.observed(request.operation, key.bucket):
+                    with self.calls.observed(request.operation, bucket):
                         await call.send()
             except OriginError as error:
                 if not call.is_refusal(error):
@@ -206,8 +206,10 @@ class S3Origin:
             response.watch(
                 release,
                 lambda error: self._body_was_slow(key, error) if is_guarded else None,
-                lambda error: self.calls.failures.failed(request.operation, key.bucket, error),
+                lambda error: self.calls.failures.failed(request.operation, bucket, error),
             )
+            if response.refusal is None and request.bucket is not None:
+                self.calls.has_shown_itself(request.bucket)
             try:
                 yield response
             finally:
@@ -274,13 +276,15 @@ class S3Origin:
         """Return aiobotocore's client, for modules of `s3/` only."""
         return self.calls.client
 
-    async def _with_retries(self, what: str, operation: str, key: ObjectKey, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _with_retries(
+        self, what: str, operation: str, bucket: str, key: ObjectKey, attempt: Callable[[], Awaitable[T]]
+    ) -> T:
         """Run `attempt` up to READ_ATTEMPTS times within one deadline. The retry budget pays for all but the first."""
         self.retries.earn()
         until = asyncio.get_running_loop().time() + self._call_timeout
         for number in range(1, READ_ATTEMPTS + 1):
             try:
-                with self.breaker.attempt(key), self.calls.observed(operation, key.bucket), translated(what):
+                with self.breaker.attempt(key), self.calls.observed(operation, bucket), translated(what):
                     # The timeout is inside the attempt. Around it, the breaker would see a cancelled request.
                     async with asyncio.timeout_at(until):
                         return await attempt()
@@ -290,7 +294,7 @@ class S3Origin:
                 is_last = error.is_final or number == READ_ATTEMPTS
                 if is_last or now + pause >= until or not self.retries.spend():
                     raise
-                pause = max(pause, self.calls.paces[key.bucket].take_turn())
+                pause = max(pause, self.calls.paces[bucket].take_turn())
                 if now + pause >= until:
                     raise
                 await asyncio.sleep(pause)

@@ -115,7 +115,7 @@ def kind_of(error: OriginError, bucket: str) -> Kind | None:
     if fault is None:
         return None
     reason, failing, works_again = _texts(fault, name, error.response)
-    is_of_bucket = error.response is not None and fault not in _EVERYWHERE
+    is_of_bucket = error.response is not None and fault not in _EVERYWHERE and bucket != ""
     of = f" for bucket {bucket}" if is_of_bucket else ""
     return Kind(
         reason,
@@ -180,6 +180,8 @@ class OriginFailures:
         detail = str(error)
         if kind.reason is Reason.ACCESS_DENIED:
             self._ended(lambda known: known.bucket in ("", bucket) and known.reason is not Reason.ACCESS_DENIED)
+            if not bucket:
+                return  # a client of S3 has named a bucket that may not be ours
             if self._clock() - self._shown_at.get(bucket, -ACCESS_SHOWN_S) < ACCESS_SHOWN_S:
                 return
             detail = f"{detail}; {_DENIED_CURE}"
