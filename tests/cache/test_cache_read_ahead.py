@@ -189,6 +189,27 @@ def test_ranges_that_continue_each_other_are_a_walk() -> None:
 
 
 @each_row(
+    ("ranges", "are_of_download"),
+    [
+        ([], False),
+        ([(0, 100)], True),
+        ([(1, 100)], False),  # begins in the middle
+        ([(0, 100), (100, 900)], True),
+        ([(0, 100), (900, 1000)], False),  # a header, and a place that it names
+        ([(900, 1000), (0, 100), (100, 200)], False),  # a footer, and column chunks
+        ([(300, 500), (0, 300), (600, 1000)], True),  # side by side, and one is still to come
+        ([(0, 10), (20, 30), (40, 50)], False),  # neighbours with gaps
+    ],
+)
+def test_a_download_leaves_hardly_a_gap(ranges: list[tuple[int, int]], are_of_download: bool) -> None:
+    """Ranges are those of a download if they cover nearly all bytes from the object's start on, in any order."""
+    walks = Walks(gap=50)
+    for start, stop in ranges:
+        walks.add(Span(start, stop))
+    assert walks.are_of_download == are_of_download
+
+
+@each_row(
     ("other", "is_parallel"),
     [(Span(0, 500), True), (Span(900, 1000), True), (Span(0, 400), False), (Span(500, 900), False)],
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from bucketfront.http.ranges import Span
 
 MAX_STRETCHES = 64  # remembered, of one object
+GAP_SHARE = 5  # one byte in so many is not requested yet, because ranges that are read side by side come in any order
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,13 @@ class Walks:
 
     @property
     def are_of_download(self) -> bool:
-        """Return whether all ranges are one walk from the object's start, as those of a download are.
+        """Return whether the ranges leave hardly a gap from the object's start on, as those of a download do.
 
         Readers that an index leads to their places request ranges that lie apart.
         """
-        return len(self._stretches) == 1 and not self._stretches[0].start
+        stop = max((one.stop for one in self._stretches), default=0)
+        gaps = stop - sum(one.requested for one in self._stretches)
+        return any(not one.start for one in self._stretches) and gaps <= stop // GAP_SHARE
 
     def are_neighbours(self, one: Span, other: Span) -> bool:
         """Return whether one range begins where the other ends."""
