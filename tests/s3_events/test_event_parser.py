@@ -11,7 +11,7 @@ from messages import AT, BUCKET, ETAG, TEST_EVENT, event_bridge, message, record
 from rows import each_row
 
 from bucketfront.s3_events.event import EventKind, EventMessage, S3Event, UnreadableMessage, is_later
-from bucketfront.s3_events.event_parser import MAX_MESSAGE_BYTES, parse
+from bucketfront.s3_events.event_parser import MAX_MESSAGE_BYTES, MAX_NESTED, parse
 
 WRITTEN, DELETED, VERSION_DELETED = EventKind.WRITTEN, EventKind.DELETED, EventKind.VERSION_DELETED
 KEY = "a/b.txt"
@@ -182,7 +182,8 @@ def nested(depth: int) -> str:
         "", "{", "null", "[]", "7", '"text"', "{}", '{"Records": {}}', '{"Records": "x"}', '{"detail": {}}',
         '{"source": "aws.s3", "detail": 3}', '{"event_type": 3, "key": "x"}', '{"Type": "Notification", "Message": {}}',
         '{"Type": "Notification", "Message": "hello"}', "[" * 100_000, '{"a":' * 100_000, "9" * 10_000, nested(4),
-        b"\xff\xfe{}", b"\0" * 10, " " * (MAX_MESSAGE_BYTES + 1),
+        b"\xff\xfe{}", b"\0" * 10, " " * (MAX_MESSAGE_BYTES + 1), "[" * 40_000, '{"a":' * 40_000,
+        '{"Records": [' + "{}," * MAX_NESTED + "{}]}", b'{"Records": [' + b"[]," * MAX_NESTED + b"[]]}",
     ],
     ids=lambda body: repr(body[:40]),
 )  # fmt: skip

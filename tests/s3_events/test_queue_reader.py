@@ -15,7 +15,7 @@ from rows import each_row
 
 from bucketfront.errors import StoreError
 from bucketfront.keys import ObjectKey
-from bucketfront.s3_events import queue_reader
+from bucketfront.s3_events import message_reader
 from bucketfront.s3_events.continuity import Continuity
 from bucketfront.s3_events.event_queue import QueueError, QueueFault
 from bucketfront.s3_events.queue_reader import MAX_PAUSE_S
@@ -152,7 +152,7 @@ async def test_a_reader_with_a_defect(tmp_path: Path, monkeypatch: pytest.Monkey
             raise ZeroDivisionError
 
         with monkeypatch.context() as broken:
-            broken.setattr(queue_reader, "parse", broken_parse)
+            broken.setattr(message_reader, "parse", broken_parse)
             await subject.read_until(lambda: subject.slept)
         assert (reasons(subject), subject.applier.figures.reader_restarts) == ({"reader-failed"}, 1)
         subject.queue.return_unseen()

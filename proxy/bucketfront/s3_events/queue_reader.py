@@ -20,9 +20,9 @@ from bucketfront.errors import StoreError
 from bucketfront.s3_events.continuity import UNKNOWN_RETENTION_S, Continuity
 from bucketfront.s3_events.event import EventMessage, S3Event, UnreadableMessage
 from bucketfront.s3_events.event_applier import EventApplier
-from bucketfront.s3_events.event_parser import parse
 from bucketfront.s3_events.event_queue import EventQueue, QueuedMessage, QueueError, QueueFacts, QueueFault
 from bucketfront.s3_events.figures import MessageOutcome, MessageSource
+from bucketfront.s3_events.message_reader import read_message
 from bucketfront.s3_events.sqs_queue import BATCH, MAX_READERS
 from bucketfront.task_set import TaskSet
 from bucketfront.troubles import Kind, Reason, Troubles
@@ -198,7 +198,7 @@ class QueueReader:
         outcomes: list[MessageOutcome] = []
         for message in messages:
             try:
-                found = parse(message.body)
+                found = await read_message(message.body)
             except UnreadableMessage as error:
                 self._unreadable(f"{error}: {message.body[:MAX_SHOWN_CHARS]!a}")
                 # A queue with dead letters keeps it for people. In any other it would come again and again.

@@ -11,8 +11,8 @@ from bucketfront.errors import StoreError
 from bucketfront.s3_events.continuity import NOTE_INTERVAL_S, Continuity
 from bucketfront.s3_events.event import UnreadableMessage
 from bucketfront.s3_events.event_applier import EventApplier
-from bucketfront.s3_events.event_parser import parse
 from bucketfront.s3_events.figures import MessageOutcome, MessageSource
+from bucketfront.s3_events.message_reader import read_message
 from bucketfront.s3_events.queue_reader import MAX_SHOWN_CHARS, UNREADABLE, message_outcome
 from bucketfront.troubles import Troubles
 
@@ -73,7 +73,7 @@ class WebhookReceiver:
         Raises UnreadableMessage. Raises StoreError if the sender must send it again.
         """
         try:
-            message = parse(body)
+            message = await read_message(body)
         except UnreadableMessage as error:
             self._unreadable(f"{error}: {body[:MAX_SHOWN_CHARS]!a}")
             raise
