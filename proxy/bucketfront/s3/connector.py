@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from aiobotocore.httpsession import _ProxySSLTCPConnector
+from aiohttp import ClientPayloadError
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
@@ -29,7 +30,15 @@ class _Protocol(ResponseHandler):
 
     These are the responses to HEAD, and those with 204 or 304 (RFC 9110 section 6.4.1). aiohttp would take the body for
     the next response, and drop the head together with it.
+
+    A malformed chunk ends the body at once. In aiohttp the reader would wait for more until its deadline.
     """
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        super().set_exception(exc, *cause)
+        payload = self._payload
+        if isinstance(exc, HttpProcessingError) and payload is not None and not payload.is_eof():
+            payload.set_exception(ClientPayloadError("the framing of the body is malformed"))
 
     def data_received(self, data: bytes) -> None:
         while self._expects_no_body(data) and 0 <= (end := data.find(_HEAD_END)) < len(data) - len(_HEAD_END):
