@@ -134,6 +134,11 @@ def page(*paths: str, cursor: str | None = None) -> dict[str, Any]:
         (lambda _: web.json_response(page(*["/x"] * 2001)), "is no admin port of bucketfront"),
         (lambda request: web.json_response(page(cursor=request.query.get("cursor", "1"))), "one page again and again"),
         (lambda _: web.Response(text="[" * 100_000), "is no admin port of bucketfront"),
+        (lambda _: web.json_response(page("no-path", "x", cursor="1")), "no path of a page leads to a mount"),
+        (
+            lambda request: web.json_response(page("/a", "/b", cursor=request.query.get("cursor", "") + "1")),
+            "no object of a page could be filled: there is no such object",
+        ),
     ],
 )
 async def test_a_peer_of_no_use(

@@ -9,7 +9,7 @@ from bucketfront.errors import BadPath, NoSuchMount, ProxyError
 from bucketfront.warm.item import Item, named
 from bucketfront.warm.job import JobState
 from bucketfront.warm.manifest import Wanted
-from bucketfront.warm.peer import Peer, PeerObject, PeerPage
+from bucketfront.warm.peer import Peer, PeerFailed, PeerObject, PeerPage
 from bucketfront.warm.places import Places
 from bucketfront.warm.registry import JobRegistry, Wish
 
@@ -54,8 +54,10 @@ class WarmStart:
         return "all of it"
 
     async def _fill_page(self, page: PeerPage) -> str | None:
-        """Return why no further page is to be filled. Returns None if one is."""
+        """Return why no further page is to be filled. Returns None if one is. Raises PeerFailed, TooManyJobs."""
         items = tuple(self._items(page.objects, self._jobs.places))
+        if page.objects and not items:
+            raise PeerFailed("no path of a page leads to a mount: warm_start.peer must have the same mounts")
         if not items:
             return None
         job = self._jobs.start(Wish(items, rate=self._settings.rate, follows=False))
@@ -67,7 +69,14 @@ class WarmStart:
         finally:
             self.filled += job.progress.filled
             self.failed += job.progress.failed
-        return None if job.state is JobState.DONE else job.message or job.state.value
+        if job.state is not JobState.DONE:
+            return job.message or job.state.value
+        if job.progress.failed == len(items):  # further pages would cost as many requests, and bring as little
+            reason = job.failures[0].reason
+            raise PeerFailed(
+                f"no object of a page could be filled: {reason}; warm_start.peer must have the same mounts"
+            )
+        return None
 
     def _items(self, objects: tuple[PeerObject, ...], places: Places) -> Iterator[Item]:
         for one in objects:
