@@ -217,6 +217,18 @@ async def test_a_connection_is_kept_after_the_end_only(read_to_end: bool) -> Non
         assert len(server.connections) == (1 if read_to_end else 2)
 
 
+async def test_a_response_that_is_closed_has_no_end() -> None:
+    """I3: a reader that comes too late gets an error, and not what looks like the end of the body."""
+    async with origin_of(answering(response("200 OK", object_bytes(1000), ETag=ETAG))) as (origin, _):
+        async with origin.forward(GET) as found:
+            pass
+        with pytest.raises(BodyTruncated):
+            await found.read()
+        async with origin.forward(GET) as found:
+            await whole(found)
+        assert await found.read() == b""
+
+
 async def test_a_short_list_holds_no_connection() -> None:
     """I34: a client that reads a short list slowly holds no connection to the origin."""
     async with origin_of(answering(chunked(LIST)), max_connections=1) as (origin, _):

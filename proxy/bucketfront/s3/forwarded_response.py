@@ -108,6 +108,7 @@ class ForwardedResponse:
         self.refusal = refusal
         self._body = body
         self._ahead: list[Bytes] = [ahead] if ahead else []
+        self._has_ended = body is None
 
     @property
     def fields(self) -> CIMultiDict[str]:
@@ -131,9 +132,7 @@ class ForwardedResponse:
 
         Raises BodyTruncated, OriginTimeout, OriginUnavailable.
         """
-        if self._ahead:
-            return self._ahead.pop(0)
-        return b"" if self._body is None else await self._body.read()
+        return self._ahead.pop(0) if self._ahead else await self._receive()
 
     async def chunks(self) -> AsyncIterator[Bytes]:
         """Yield the body as it comes. Raises as `read`."""
@@ -147,15 +146,24 @@ class ForwardedResponse:
         """
         received = 0
         while self._body is not None and received < MAX_AHEAD_BYTES:
-            piece = await self._body.read()
+            piece = await self._receive()
             if not piece:
                 self.close()
                 return
             self._ahead.append(bytes(piece))
             received += len(piece)
 
+    async def _receive(self) -> Bytes:
+        if self._has_ended:
+            return b""
+        if self._body is None:
+            raise BodyTruncated("the response was closed before its end")
+        piece = await self._body.read()
+        self._has_ended = not piece
+        return piece
+
     def close(self) -> None:
-        """Free the connection. Bytes that were received ahead can still be read."""
+        """Free the connection. Bytes that were received ahead can still be read, and no others."""
         body, self._body = self._body, None
         if body is not None:
             body.close()
