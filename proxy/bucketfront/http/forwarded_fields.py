@@ -38,8 +38,3 @@ def of_response(fields: Iterable[tuple[str, str]]) -> Headers:
     return tuple(
         (name, value) for name, value in fields if name.lower() in _OF_RESPONSES or name.lower().startswith(_S3)
     )
-
-
-def query_of(query: str) -> str:
-    """Return a raw query without the parameters of a signature, which are in the query of a signed URL."""
-    return "&".join(part for part in query.split("&") if part and not part.startswith("X-Amz-"))

@@ -1,5 +1,6 @@
 """The object that a copy reads: the field `x-amz-copy-source` (S3 API, CopyObject, UploadPartCopy)."""
 
+from bucketfront.config.bucket_name import bucket_name
 from bucketfront.errors import BadPath
 from bucketfront.http import query
 from bucketfront.http.query import BadQuery
@@ -14,17 +15,16 @@ _VERSION = "?versionId="
 def parse(text: str) -> ObjectKey:
     """Return the object of a value: `bucket/key` or `/bucket/key`, percent-encoded, perhaps with `?versionId=`.
 
-    A plus sign is a space, as in S3. The name of the bucket is not checked. Raises S3Refused.
+    A plus sign is a space, as in S3. The ARN of an access point is no bucket here. Raises S3Refused.
     """
     place, _, version = text.partition(_VERSION)
-    bucket, _, key = place.removeprefix("/").replace("+", "%20").partition("/")
+    named, _, key = place.removeprefix("/").replace("+", "%20").partition("/")
     try:
+        bucket = bucket_name(named)
         decoded = to_key(percent_decode(key.encode("utf-8", "surrogateescape")))
         found = query.parse(f"versionId={version}").version if version else None
-    except (BadPath, BadQuery):
+    except (BadPath, BadQuery, ValueError):
         raise _malformed() from None
-    if not bucket or "%" in bucket:
-        raise _malformed()
     return ObjectKey(bucket, decoded, found)
 
 

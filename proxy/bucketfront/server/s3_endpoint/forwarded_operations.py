@@ -32,12 +32,21 @@ from bucketfront.server.cut import broken_off
 from bucketfront.server.error_responses import LengthRequired, TooLarge
 from bucketfront.server.http1.aiohttp_private import DeferredHeadResponse
 from bucketfront.server.object_writer import ObjectWriter
-from bucketfront.server.receive.request_body import declared_length, framed_again, invite, received, verified
+from bucketfront.server.receive.request_body import (
+    declared_length,
+    framed_again,
+    invite,
+    received,
+    required_length,
+    verified,
+)
 from bucketfront.server.send.sender import abort
 from bucketfront.server.telemetry.exchange import Exchange
 
 _NO_BODY = hashlib.sha256(b"").hexdigest()
 _READS = ("GET", "HEAD")
+# S3 takes them with a length only. A client without one forgot its body, and means no empty object.
+_WITH_BODY = ("PutObject", "UploadPart")
 
 
 class ForwardingOrigin(Protocol):
@@ -77,7 +86,7 @@ class ForwardedOperations:
 
     async def respond(self, exchange: Exchange, operation: ForwardedOperation) -> web.StreamResponse:
         """Respond as the origin does. Raises ProxyErrors before the head, ConnectionErrors after it."""
-        request = self._request(exchange, operation)
+        request = await self._request(exchange, operation)
         exchange.status = CacheStatus(Forward.BYPASS if exchange.request.method in _READS else Forward.METHOD)
         passing = _PassingResponse(exchange)
         try:
@@ -122,16 +131,22 @@ class ForwardedOperations:
             async for chunk in response.chunks():
                 await passing.write(chunk)
 
-    def _request(self, exchange: Exchange, operation: ForwardedOperation) -> ForwardedRequest:
+    async def _request(self, exchange: Exchange, operation: ForwardedOperation) -> ForwardedRequest:
         """Return what the origin gets. Its body is read from the client while the origin takes it."""
-        body = _ForwardedBody() if declared_length(exchange.request) == 0 else self._body(exchange, operation)
+        is_read = exchange.request.method in _READS
+        body = _ForwardedBody() if is_read else self._body(exchange, operation)
+        if body.chunks is not None and body.length == 0:
+            # No last bytes wait for the verification, so it comes first.
+            async for _ in body.chunks:
+                pass
+            body = replace(body, chunks=None)
         fields = {**operation.fields, **dict(body.fields)}
         return ForwardedRequest(
             operation=operation.name,
             method=exchange.request.method,
             bucket=operation.bucket,
             key=operation.key,
-            query=forwarded_fields.query_of(operation.query),
+            query=operation.query,
             fields=forwarded_fields.of_request(fields) + body.of_framing,
             body=body.chunks,
             length=body.length,
@@ -141,7 +156,8 @@ class ForwardedOperations:
     def _body(self, exchange: Exchange, operation: ForwardedOperation) -> "_ForwardedBody":
         """Return the body of a request, verified. It has the framing of S3 if checksums are behind it."""
         claims, framing = write_head.parse_body(exchange.request.headers.items())
-        length = declared_length(exchange.request) if framing is None else framing.length
+        declared = (required_length if operation.name in _WITH_BODY else declared_length)(exchange.request)
+        length = declared if framing is None else framing.length
         if length is None:
             raise LengthRequired("S3 needs the length of a body before the body itself")
         limit = self._max_size if operation.max_size is None else min(operation.max_size, self._max_size)

@@ -21,13 +21,13 @@ from bucketfront.config.s3_settings import S3Settings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import PreconditionFailed
 from bucketfront.fair_share import FairShares
-from bucketfront.http import s3_requests
+from bucketfront.http import s3_query, s3_requests
 from bucketfront.http.body_checksums import ChecksumMismatch
 from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 from bucketfront.http.s3_operations import Named, Operation, operation_of
+from bucketfront.http.s3_query import S3Query
 from bucketfront.http.s3_refusal import Refusal, S3Refused
 from bucketfront.http.s3_requests import CUSTOMER_KEY_FIELDS, Dialect
-from bucketfront.http.sigv4 import parameters_of
 from bucketfront.keys import ObjectKey, to_key
 from bucketfront.server.client_application import ClientApplication, field_of
 from bucketfront.server.foreign_pages import ForeignPages
@@ -57,19 +57,26 @@ _OF_PARTS = frozenset({
     Operation.CREATE_MULTIPART_UPLOAD, Operation.UPLOAD_PART, Operation.UPLOAD_PART_COPY,
     Operation.ABORT_MULTIPART_UPLOAD, Operation.LIST_PARTS,
 })  # fmt: skip
+# Fields that name a further object.
+_OTHER_OBJECTS = frozenset({copy_source.FIELD, "x-amz-rename-source"})
 MOUNT = "s3"  # what metrics and the access log have as the mount of all requests here
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A request whose client is known. `parameters` are those of the query, decoded."""
+    """A request whose client is known. `fields` are those of the head, and those that the query has."""
 
     exchange: Exchange
     resource: S3Resource
     grant: Grant
     operation: Operation
     fields: Mapping[str, str]
-    parameters: Mapping[str, str]
+    query: S3Query
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """Return those of the query, decoded."""
+        return self.query.parameters
 
     @property
     def bucket(self) -> str:
@@ -128,10 +135,11 @@ class S3Application(ClientApplication):
         self._enter(exchange, identity.credential)
         self._check_page(request, identity)
         exchange.chunk_signatures = identity.chunk_signatures
-        parameters = dict(parameters_of(resource.query))
-        operation = operation_of(request.method, resource.named, parameters, fields)
+        query = s3_query.parse(resource.query)
+        fields = query.merged(fields)
+        operation = operation_of(request.method, resource.named, query.parameters, fields)
         try:
-            return await self._perform(_Request(exchange, resource, identity.grant, operation, fields, parameters))
+            return await self._perform(_Request(exchange, resource, identity.grant, operation, fields, query))
         except ChecksumMismatch as error:
             if error.algorithm == "sha256" and "x-amz-checksum-sha256" not in fields:
                 message = "The provided 'x-amz-content-sha256' header does not match what was computed."
@@ -197,7 +205,7 @@ class S3Application(ClientApplication):
             _view(request.bucket),
             octets,
             b"/" + octets,
-            request.resource.query,
+            request.query.spelling,
             deletes_many=action is Action.DELETE,
             admit=admit,
         )
@@ -226,16 +234,16 @@ class S3Application(ClientApplication):
             request.operation.value or "PassThrough",
             request.resource.bucket,
             "" if key is None else key.key,
-            request.resource.query,
+            request.query.spelling,
             {**request.fields, **replaced},
             changes,
-            key if request.operation is Operation.PUT_OBJECT else None,
+            key if request.operation is Operation.PUT_OBJECT and not _has_key_of_client(request) else None,
             max_size,
         )
         return await self._forwarded.respond(request.exchange, operation)
 
     async def _pass_through(self, request: _Request) -> web.StreamResponse:
-        if not self._passes_all:
+        if not self._passes_all or not _can_follow(request):
             raise S3Refused(
                 Refusal.NOT_IMPLEMENTED,
                 "A header or parameter you provided implies functionality that is not implemented.",
@@ -243,8 +251,10 @@ class S3Application(ClientApplication):
         self._permissions.check_all(request.grant, request.resource.bucket)
         if request.resource.named is not Named.OBJECT:
             return await self._forward(request)
-        key, is_read = request.key(), request.exchange.request.method in _READS
-        self._permissions.check_object(request.grant, key, Action.READ if is_read else Action.WRITE)
+        key, method = request.key(), request.exchange.request.method
+        # The origin may ignore a parameter that is not known here, and then it deletes the object.
+        writes = Action.DELETE if method == hdrs.METH_DELETE else Action.WRITE
+        self._permissions.check_object(request.grant, key, Action.READ if method in _READS else writes)
         return await self._forward(request, key)
 
     async def _list_buckets(self, request: _Request) -> web.StreamResponse:
@@ -288,7 +298,19 @@ def _is_cacheable(request: _Request) -> bool:
     """
     if request.operation is Operation.HEAD_OBJECT and "range" in request.fields:
         return False
-    return "partNumber" not in request.parameters and not CUSTOMER_KEY_FIELDS.intersection(request.fields)
+    return "partNumber" not in request.parameters and not _has_key_of_client(request)
+
+
+def _has_key_of_client(request: _Request) -> bool:
+    return not CUSTOMER_KEY_FIELDS.isdisjoint(request.fields)
+
+
+def _can_follow(request: _Request) -> bool:
+    """Return whether the objects that an unknown operation reads or changes are known: that of its path, or none."""
+    if not _OTHER_OBJECTS.isdisjoint(request.fields):
+        return False
+    is_form = request.fields.get("content-type", "").lower().startswith("multipart/")
+    return request.resource.named is not Named.BUCKET or not (is_form or "delete" in request.parameters)
 
 
 def _refuse_overrides_of_anonymous(request: _Request) -> None:
