@@ -671,6 +671,30 @@ def test_a_site_that_takes_uploads_is_warned_about(loads: Loads, settings: str, 
     assert all("mounts[0].site: shows its pages as downloads" in text for text in warnings)
 
 
+KEY = "keys: [{id: app, secret: 0123456789abcdef, buckets: [media], "
+
+
+@each_row(
+    ("endpoint", "places"),
+    [
+        (f"{KEY}write: true}}]", []),
+        (f"host: 0.0.0.0, {KEY}write: true}}]", ["keys[0].write: is used without TLS"]),
+        (f"host: 0.0.0.0, {KEY}write: false}}]", []),
+        (f"host: 0.0.0.0, tls: {{certificate: a, key: b}}, {KEY}write: true}}]", []),
+        ("anonymous: {buckets: [media], write: true}", []),
+        ("host: 0.0.0.0, anonymous: {buckets: [media], write: true}", ["anonymous.write: lets everything"]),
+        ("host: 0.0.0.0, anonymous: {buckets: [media]}", []),
+        (f"{KEY}prefix: team}}]", ["keys[0].prefix: does not end in '/'"]),
+    ],
+)
+def test_grants_of_the_s3_endpoint_that_are_warned_about(loads: Loads, endpoint: str, places: list[str]) -> None:
+    """A grant that probably reaches more than is meant is reported, with the cure."""
+    loads(f"mounts: [{{path: /, bucket: media}}]\ns3: {{{endpoint}}}\n")
+    warnings = [text for text in load_with_places(Path("proxy.yaml"), {}).warnings if " s3." in text]
+    assert len(warnings) == len(places)
+    assert all(f" s3.{place}" in text for place, text in zip(places, warnings, strict=True))
+
+
 def test_a_later_error_has_the_place_of_its_setting(loads: Loads) -> None:
     """An error that only the start can find names file, line and column, or the variable."""
     loads(f"{MOUNTS}server:\n  tls:\n    certificate: a.pem\n    key: b.pem\n")

@@ -442,6 +442,12 @@ SITUATIONS = [
         words=PLACE_OF_PORT,
     ),
     Situation(
+        "the port of the S3 endpoint is taken",
+        prepare=lambda p: p.set("s3", port=p.taken_port(), anonymous={"buckets": ["*"]}),
+        subject="s3 port",
+        words=PLACE_OF_PORT,
+    ),
+    Situation(
         "no such address",
         prepare=lambda p: p.set("server", host="192.0.2.1"),
         subject="client port",

@@ -28,6 +28,7 @@ from bucketfront.server.http1.passed_sockets import PassedPlace, PassedSockets
 from bucketfront.server.http1.server_tls import ServedCertificate, ServerTls
 from bucketfront.server.http1.unix_socket import UnixPlace
 from bucketfront.server.inner_mounts import InnerMounts
+from bucketfront.server.s3_endpoint.assembly import s3_place
 from bucketfront.server.telemetry.access_log import probe_access_log
 from bucketfront.tracing.assembly import check_installed
 
@@ -54,6 +55,8 @@ def check_machine(settings: Settings, explain: Explain, config: Path | None) -> 
         yield _place("client port", place, explain, own)
     for number, listener in enumerate(settings.server.listeners):
         yield _further(place_of(listener, number, PassedSockets()), explain, own)
+    if settings.s3 is not None:
+        yield _place("s3 port", s3_place(settings.s3), explain, own)
     yield _place("admin port", admin_place(settings.admin), explain, own)
     if settings.tracing is not None:
         yield _tracing(explain)

@@ -7,6 +7,7 @@ from bucketfront.config.listen_host import is_loopback
 from bucketfront.config.listener_settings import ServerSettings
 from bucketfront.config.mount_settings import places_of_uploads
 from bucketfront.config.problems import Loc
+from bucketfront.config.s3_settings import S3Settings
 from bucketfront.config.settings import Settings
 
 _JOINTS = "/-_.=+@:,;~!"  # a prefix that ends in one of them was meant to be joined with the path
@@ -23,6 +24,19 @@ _TLS_OF_NO_LISTENER = (
     " plain listeners, and those with a tls of their own. Set the tls of the listener that needs it, or leave this out"
 )
 
+_PREFIX_OF_GRANT = (
+    "does not end in '/', so it reaches names that begin alike: with the prefix team, the keys of teams/ as well."
+    " Write team/ for a folder"
+)
+_ANONYMOUS_WRITES = (
+    "lets everything that reaches the port write and delete objects, because s3.host is beyond loopback. Give those"
+    " clients a key in s3.keys"
+)
+_PLAIN_WRITES = (
+    "is used without TLS beyond loopback, so a machine in between can read bodies, and repeat a request for 15 minutes."
+    " Set s3.tls; or let a front do TLS, and make sure that nothing else reaches the port"
+)
+
 
 def suspicions(settings: Settings) -> Iterator[tuple[Loc, str]]:
     """Yield each place with a message that has the fix."""
@@ -35,8 +49,22 @@ def suspicions(settings: Settings) -> Iterator[tuple[Loc, str]]:
     yield from _differing_rules(settings)
     if settings.server.tls is not None and not _takes_tls(settings.server):
         yield ("server", "tls"), _TLS_OF_NO_LISTENER
+    if settings.s3 is not None:
+        yield from _grants(settings.s3)
     if _is_plain_beyond_loopback(settings.server):
         yield from _plain_credentials(settings)
+
+
+def _grants(s3: S3Settings) -> Iterator[tuple[Loc, str]]:
+    """Yield what clients of the S3 endpoint may do, and probably should not."""
+    is_beyond = not is_loopback(s3.host)
+    for at, grant in s3.grants:
+        if grant.prefix and grant.prefix[-1] not in _JOINTS:
+            yield (*at, "prefix"), _PREFIX_OF_GRANT
+        if grant.write and is_beyond and grant is s3.anonymous:
+            yield (*at, "write"), _ANONYMOUS_WRITES
+        elif grant.write and is_beyond and s3.tls is None:
+            yield (*at, "write"), _PLAIN_WRITES
 
 
 def _differing_rules(settings: Settings) -> Iterator[tuple[Loc, str]]:
