@@ -1,4 +1,4 @@
-"""The settings of the bus, over which several proxies tell each other what has become invalid."""
+"""The settings of the bus, over which several proxies announce what has become invalid."""
 
 import re
 from pathlib import Path

@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-Three tasks run beside the requests. The first follows the stream (`Follower`), the second adds this node's notices to
-it (`Outbox`), and the third keeps the node in the register of live ones. Each repeats what fails after a pause.
+Three tasks run beside the requests. The first follows the stream (`Follower`), and the second adds this node's notices
+to it (`Outbox`). The third keeps the node in the register of live ones. Each repeats what fails after a pause.
 
 No request waits for the bus, with two exceptions that are bounded. A purge or write waits up to PUBLISH_TIMEOUT_S until
 its notice is in the stream, unless the bus fails anyway. A purge that asks for it waits for all live nodes.
@@ -11,8 +11,8 @@ its notice is in the stream, unless the bus fails anyway. A purge that asks for 
 A notice that cannot be added is a debt, which the node's file keeps, so that it survives a kill. As long as the process
 lives it has the notices themselves. After a restart it pays with `EVERYTHING_STALE`.
 
-A node counts as live for `ttl_when_lost` after each registration. Beyond that it serves nothing as fresh that it has
-not asked S3 about, because its `FreshnessBound` has ended by then. So its acknowledgement is not needed.
+A node counts as live for `ttl_when_lost` after each registration. Beyond that it serves nothing as fresh that S3 has
+not confirmed, because its `FreshnessBound` has ended by then. So its acknowledgement is not needed.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from bucketfront.fleet.notice import Signal
 from bucketfront.fleet.outbox import Outbox
 from bucketfront.task_set import TaskSet
 
-PUBLISH_TIMEOUT_S = 1.0  # for a notice to be in the stream before a purge or write is answered
+PUBLISH_TIMEOUT_S = 1.0  # for a notice to be in the stream before the response to a purge or write
 ACKNOWLEDGE_TIMEOUT_S = 5.0  # for all live nodes to have applied a purge
 START_TIMEOUT_S = 2.0  # to read the bus on before the first request is served
 STOP_TIMEOUT_S = 2.0  # to add the last notices
@@ -105,7 +105,7 @@ class Fleet:
                 pass
         await self._note_debt(is_indebted=True)
 
-    # --- what others ask ---------------------------------------------------------------------------------------
+    # --- what callers use --------------------------------------------------------------------------------------
 
     async def acknowledged(self) -> Acknowledgement:
         """Wait until all live nodes have applied what was announced before, or ACKNOWLEDGE_TIMEOUT_S.

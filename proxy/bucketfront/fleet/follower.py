@@ -88,12 +88,12 @@ class Follower:
         return is_last
 
     def _begin_anew(self, batch: Batch) -> None:
-        """Go on at the end of the stream, and have all that is cached asked for at S3."""
+        """Go on at the end of the stream, and have all that is cached revalidated."""
         if self.position is not None:
             self.figures.gaps += 1
             log.warning(
-                "the bus has lost notices that this proxy has not read, so all that it has cached is stale: S3 is asked"
-                " before any of it is served"
+                "the bus has lost notices that this proxy has not read, so all that it has cached is stale"
+                " and is revalidated before it is served"
             )
         self.position = batch.end
         self._must_expire = True

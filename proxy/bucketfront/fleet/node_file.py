@@ -83,7 +83,7 @@ class NodeFile:
                 raise StoreError(f"{FILE_NAME} of the cache folder could not be written: {error.strerror}") from error
 
     def _place(self) -> str:
-        """Return what tells the folder from its copies."""
+        """Return what distinguishes the folder from its copies."""
         found = os.fstat(self._folder())
         return f"{found.st_dev}:{found.st_ino}"
 

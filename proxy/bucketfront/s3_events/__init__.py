@@ -1,1 +1,1 @@
-"""S3's event notifications: what they say, where they come from, and what the cache does then."""
+"""S3's event notifications: what they report, where they come from, and what the cache does then."""

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 A queue drops a message after its retention. So nothing is lost as long as the queue is read more often than that, and
 each message is younger than that. Both are compared with the retention less MARGIN. A queue that was deleted for a
-while has lost what came meanwhile. A sender to the webhook repeats a post for UNKNOWN_RETENTION_S at least, so the
+while has lost what came meanwhile. A sender to the webhook repeats a post for UNKNOWN_RETENTION_S at least. So the
 time in which the process does not run counts in the same way.
 
 `note` keeps the time of the last read in a file of the cache folder, because the folder outlives the process. Without a
@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 MARGIN = 0.1  # of the retention, for clocks that differ and for the drain of a backlog
-UNKNOWN_RETENTION_S = 60.0  # the shortest that SQS allows, if the queue does not say; retries of senders take as long
+UNKNOWN_RETENTION_S = (
+    60.0  # the shortest that SQS allows, if the queue does not report it; retries of senders take as long
+)
 NOTE_INTERVAL_S = 10.0  # between two writes of the file
 AGED_INTERVAL_S = 60.0  # between two losses because of old messages, of which a backlog has many
 MAX_FILE_BYTES = 1 << 20

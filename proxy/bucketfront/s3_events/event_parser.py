@@ -97,7 +97,7 @@ def _collected(found: Iterator[list[S3Event] | None]) -> EventMessage:
 
 
 def _of_record(record: Any) -> list[S3Event] | None:
-    """Return the events of a record. Returns None if it is none."""
+    """Return the events of a record. Returns None if it is malformed."""
     s3 = _fields(record, "s3")
     obj, bucket = _fields(s3, "object"), _text(_fields(s3, "bucket"), "name")
     name, raw, source = _text(record, "eventName"), _text(obj, "key"), _text(record, "eventSource")

@@ -164,9 +164,9 @@ class SqsQueue:
                 QueueFault.CREDENTIALS, "there are no credentials; see invalidation.sqs.credentials"
             ) from error
         except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
-            raise QueueError(QueueFault.FAILING, "the response is none of SQS") from error
+            raise QueueError(QueueFault.FAILING, "the response is not one of SQS") from error
         except (HTTPClientError, BotoCoreError, ConnectionFailed, OSError, TimeoutError) as error:
-            # The message may quote a URL, and the class says enough.
+            # The message may quote a URL, and the class is enough.
             raise QueueError(QueueFault.UNREACHABLE, f"the queue cannot be reached ({type(error).__name__})") from error
 
 

@@ -40,7 +40,7 @@ class PeerPage(BaseModel):
 
 
 class Peer:
-    """The peer of the settings. An async context manager, in whose block it can be asked."""
+    """The peer of the settings. An async context manager, in whose block pages can be requested."""
 
     def __init__(self, settings: WarmStartSettings) -> None:
         self._url = settings.peer.rstrip("/") + "/api/v1/export"

@@ -2,9 +2,9 @@
 
 Theory of operation
 -------------------
-An event of S3 marks an object stale, and `note` queues it here if the cache has all of the version before, and a client
-has read of that. So nothing is fetched that no client wanted, and an object that changes often but is not read any more
-is fetched once. PARALLEL tasks take the queue in its order and end with it. They share one pace.
+An event of S3 marks an object stale. `note` queues it here if the cache has all of the version before, and a client has
+read some of that. So nothing is fetched that no client wanted, and an object that is not read any more is fetched once,
+however often it changes. PARALLEL tasks take the queue in its order and end with it. They share one pace.
 
 All of it is help, and no promise rests on it. What the queue has no room for, or what fails here, the next request of
 the object fetches, because it is stale. All fetches count for the client of the warm jobs

@@ -1,9 +1,9 @@
-"""How long entries may count as fresh while this cache cannot hear of changes elsewhere.
+"""How long entries may count as fresh while this cache may miss changes elsewhere.
 
-A cache that hears of each change needs no short lifetimes. `in_step_at` is the last time at which it had heard of all
+A cache that learns of each change needs no short lifetimes. `in_step_at` is the last time at which it knew of all
 changes. That is as good as a validation of every entry at that time. Beyond `grace` seconds after it, or after an own
 later validation, nothing is fresh (docs/invariants.md#bounded-staleness). No event has to end that: a process that
-stands still, or that hears nothing, does not move `in_step_at`.
+stands still, or that learns nothing, does not move `in_step_at`.
 """
 
 import math
