@@ -180,6 +180,7 @@ import glob, json, sys, time
 import duckdb, duckdb_extension_httpfs
 host, access_key, secret_key, table = sys.argv[1:]
 connection = duckdb.connect()
+connection.execute("SET enable_progress_bar = false")
 place = duckdb_extension_httpfs.__path__[0]
 connection.execute(f"LOAD '{glob.glob(place + '/extensions/*/httpfs.duckdb_extension')[0]}'")
 connection.execute(f"CREATE SECRET (TYPE s3, KEY_ID '{access_key}', SECRET '{secret_key}', ENDPOINT '{host}', "
@@ -211,9 +212,10 @@ async def _queries(folder: Path, straight: Place, ours: Place, log: OriginLog) -
         cpu = cpu_seconds(place.pid) - before
         seen = log.since(mark)
         detail = {"requests": len(seen), "bytes": sum(each.sent for each in seen), "cpu": cpu, "rows": done["rows"]}
-        label = what if name == "straight" else f"{what}, {name}"
-        figures.append(Figure(SCENARIO, label, "s", place.name, done["seconds"], detail=detail))
-        if name != "straight":
+        labels = [f"{what}, {name}"] if place is ours else [f"{what}, cold", f"{what}, warm"]
+        figures += [Figure(SCENARIO, label, "s", place.name, done["seconds"], detail=detail) for label in labels]
+        if place is ours:
+            label = labels[0]
             figures += [
                 Figure(SCENARIO, f"{label}: requests to the origin", "", OURS, detail["requests"]),
                 Figure(SCENARIO, f"{label}: MiB from the origin", "MiB", OURS, detail["bytes"] / (1 << 20)),
