@@ -92,6 +92,9 @@ def watches(
     if fleet is not None:
         yield Watch(_BUS, lambda: 0, lambda: fleet.reading_failure, lambda: bool(fleet.reading_failure))
         yield Watch(
-            _BUS_REGISTERING, lambda: 0, lambda: fleet.registering_failure, lambda: bool(fleet.registering_failure)
+            _BUS_REGISTERING,
+            lambda: 0,
+            lambda: fleet.registering_failure,
+            lambda: bool(fleet.registering_failure and not fleet.reading_failure),
         )
         yield Watch(_BUS_SENDING, lambda: 0, lambda: fleet.sending_failure, lambda: bool(fleet.sending_failure))
