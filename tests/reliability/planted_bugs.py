@@ -179,6 +179,20 @@ BUGS = (
         ),
     ),
     Bug(
+        22,
+        "a-long-message-holds-the-event-loop",
+        "A message of thousands of events of S3 is parsed in one turn of the event loop.",
+        (Edit("bucketfront.s3_events.message_reader:read_message", "len(body) <= MAX_INLINE", "True"),),
+        ("tests/s3_events/test_message_reader.py::test_a_long_message_is_parsed_in_a_thread",),
+    ),
+    Bug(
+        34,
+        "a-refresh-fetches-what-is-not-read",
+        "An object that changes often and is not read any more is fetched after each event of S3.",
+        (Edit("bucketfront.warm.refresher:Refresher.note", "held is None or not held.is_read", "held is None"),),
+        (SERVER + "test_refresh.py::test_an_object_that_is_read_no_more_is_fetched_once",),
+    ),
+    Bug(
         7,
         "an-event-spares-by-etag-alone",
         "An object that was copied onto itself keeps its old metadata, although an event of S3 reports the copy.",
