@@ -11,7 +11,11 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
-from proxy_under_test import Proxy
+from proxy_under_test import Proxy, WallClock
+from s3_signer import UNSIGNED, Signer
+from wire import Response, fetch
+
+from bucketfront.s3.forwarded_request import canonical_query
 
 SECRET = "0123456789abcdef"
 BUCKETS = ["*"]
@@ -76,3 +80,35 @@ def signed_fields(method: str, url: str, key_id: str = "app", **headers: str) ->
     request.context["client_config"] = None
     S3SigV4Auth(Credentials(key_id, SECRET), "s3", "us-east-1").add_auth(request)
     return {"Host": urlsplit(url).netloc, **dict(request.prepare().headers.items())}
+
+
+class RawClient:
+    """A client with a good key that sends any bytes to the endpoint."""
+
+    def __init__(self, proxy: Proxy, clock: WallClock, key_id: str = "app") -> None:
+        assert proxy.app.s3 is not None
+        self.address = proxy.app.s3.listener.address
+        self.signer = Signer(key_id, SECRET, clock)
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        fields: dict[str, str] | None = None,
+        body: bytes | None = None,
+        *,
+        payload: str | None = UNSIGNED,
+    ) -> Response:
+        """Send a request with a signature."""
+        path, _, query = target.partition("?")
+        named = f"{path}?{canonical_query(query)}" if query else path
+        signed = self.signer.fields(method, self.address + named, fields, body, payload=payload)
+        return await fetch(self.address, target, method=method, headers=signed, body=body)
+
+    async def presigned(
+        self, method: str, target: str, fields: dict[str, str] | None = None, body: bytes | None = None
+    ) -> Response:
+        """Send a request with a signature in its URL."""
+        signed = self.signer.presigned(method, self.address + target)
+        host = {"Host": self.address.removeprefix("http://")}
+        return await fetch(self.address, signed, method=method, headers=host | (fields or {}), body=body)

@@ -8,44 +8,11 @@ from typing import Any
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy, WallClock
 from rows import each_row
-from s3_clients import SECRET, endpoint
-from s3_signer import SIGNED_CHUNKS, UNSIGNED, Signer
-from wire import Response, fetch
+from s3_clients import SECRET, RawClient, endpoint
+from s3_signer import SIGNED_CHUNKS
+from wire import fetch
 
 from bucketfront.http.s3_requests import CUSTOMER_KEY_FIELDS
-from bucketfront.s3.forwarded_request import canonical_query
-
-
-class Hostile:
-    """A client with a good key that sends any bytes to the endpoint."""
-
-    def __init__(self, proxy: Proxy, clock: WallClock, key_id: str = "app") -> None:
-        assert proxy.app.s3 is not None
-        self.address = proxy.app.s3.listener.address
-        self.signer = Signer(key_id, SECRET, clock)
-
-    async def send(
-        self,
-        method: str,
-        target: str,
-        fields: dict[str, str] | None = None,
-        body: bytes | None = None,
-        *,
-        payload: str | None = UNSIGNED,
-    ) -> Response:
-        """Send a request with a signature."""
-        path, _, query = target.partition("?")
-        named = f"{path}?{canonical_query(query)}" if query else path
-        signed = self.signer.fields(method, self.address + named, fields, body, payload=payload)
-        return await fetch(self.address, target, method=method, headers=signed, body=body)
-
-    async def presigned(
-        self, method: str, target: str, fields: dict[str, str] | None = None, body: bytes | None = None
-    ) -> Response:
-        """Send a request with a signature in its URL."""
-        signed = self.signer.presigned(method, self.address + target)
-        host = {"Host": self.address.removeprefix("http://")}
-        return await fetch(self.address, signed, method=method, headers=host | (fields or {}), body=body)
 
 
 @pytest.fixture
@@ -67,14 +34,14 @@ async def proxy(start: StartProxy, s3: S3) -> Proxy:
 
 
 @pytest.fixture
-def below(proxy: Proxy, clock: WallClock) -> Hostile:
+def below(proxy: Proxy, clock: WallClock) -> RawClient:
     """The client whose key has the prefix pub/."""
-    return Hostile(proxy, clock, "below")
+    return RawClient(proxy, clock, "below")
 
 
 @pytest.fixture
-def hostile(proxy: Proxy, clock: WallClock) -> Hostile:
-    return Hostile(proxy, clock)
+def hostile(proxy: Proxy, clock: WallClock) -> RawClient:
+    return RawClient(proxy, clock)
 
 
 @each_row(
@@ -82,7 +49,7 @@ def hostile(proxy: Proxy, clock: WallClock) -> Hostile:
     ["list-type=2&prefix=&prefix=pub/", "list-type=2&prefix=pub/&prefix=", "prefix=&%70refix=pub/",
      "versions&prefix=&prefix=pub/", "uploads&prefix=pub/&prefix="],
 )  # fmt: skip
-async def test_a_parameter_that_is_given_twice(query: str, below: Hostile, proxy: Proxy, s3: S3) -> None:
+async def test_a_parameter_that_is_given_twice(query: str, below: RawClient, proxy: Proxy, s3: S3) -> None:
     """A parameter that occurs twice is refused, because the origin may take the value that was not judged (I5)."""
     s3.put("secret", b"x")
     before = len(proxy.relay.seen)
@@ -92,7 +59,7 @@ async def test_a_parameter_that_is_given_twice(query: str, below: Hostile, proxy
 
 
 @each_row("name", ["x-amz-copy-source", "X-Amz-Copy-Source", "%78-amz-copy-source", "x-amz-copy%2Dsource"])
-async def test_a_copy_source_in_the_query(name: str, below: Hostile, s3: S3) -> None:
+async def test_a_copy_source_in_the_query(name: str, below: RawClient, s3: S3) -> None:
     """A field in the query counts as a field of the head, as in S3, so a copy is judged by its source as well."""
     s3.put("secret", b"secret")
     for send in (below.send, below.presigned):
@@ -101,7 +68,7 @@ async def test_a_copy_source_in_the_query(name: str, below: Hostile, s3: S3) -> 
     assert s3.keys() == ["secret"]
 
 
-async def test_fields_in_the_query_are_those_of_the_object(hostile: Hostile, s3: S3, proxy: Proxy) -> None:
+async def test_fields_in_the_query_are_those_of_the_object(hostile: RawClient, s3: S3, proxy: Proxy) -> None:
     """A presigned URL with fields in its query stores them, as SDKs for browsers send them."""
     target = f"/{s3.bucket}/a?x-amz-meta-colour=blue&x-amz-sdk-checksum-algorithm=CRC32&x-id=PutObject"
     assert (await hostile.presigned("PUT", target, body=b"data")).status == 200
@@ -109,7 +76,7 @@ async def test_fields_in_the_query_are_those_of_the_object(hostile: Hostile, s3:
     assert "x-amz-meta" not in next(seen.target for seen in proxy.relay.seen if seen.method == "PUT")
 
 
-async def test_a_field_in_the_query_and_in_the_head(hostile: Hostile, s3: S3) -> None:
+async def test_a_field_in_the_query_and_in_the_head(hostile: RawClient, s3: S3) -> None:
     """A field in the query that the head has with another value is refused, because one of them would be ignored."""
     fields = {"x-amz-meta-a": "1"}
     response = await hostile.send("PUT", f"/{s3.bucket}/a?x-amz-meta-a=2", fields, b"x")
@@ -118,7 +85,7 @@ async def test_a_field_in_the_query_and_in_the_head(hostile: Hostile, s3: S3) ->
 
 
 @each_row("payload", [None, SIGNED_CHUNKS])
-async def test_a_body_that_was_cut_to_nothing(payload: str | None, hostile: Hostile, s3: S3) -> None:
+async def test_a_body_that_was_cut_to_nothing(payload: str | None, hostile: RawClient, s3: S3) -> None:
     """A signed PUT whose body is replaced by an empty one stores nothing: the hash of the body is signed (I3)."""
     target = f"/{s3.bucket}/a"
     fields = {} if payload is None else {"x-amz-decoded-content-length": "4", "content-encoding": "aws-chunked"}
@@ -128,7 +95,7 @@ async def test_a_body_that_was_cut_to_nothing(payload: str | None, hostile: Host
     assert s3.keys() == []
 
 
-async def test_a_put_without_a_length(hostile: Hostile, s3: S3) -> None:
+async def test_a_put_without_a_length(hostile: RawClient, s3: S3) -> None:
     """A PutObject or part without a framing field is refused as in S3, and stores no empty object."""
     for query in ("", "?uploadId=u&partNumber=1"):
         response = await hostile.send("PUT", f"/{s3.bucket}/a{query}")
@@ -136,7 +103,7 @@ async def test_a_put_without_a_length(hostile: Hostile, s3: S3) -> None:
     assert s3.keys() == []
 
 
-async def test_objects_with_keys_of_clients(hostile: Hostile, proxy: Proxy, s3: S3) -> None:
+async def test_objects_with_keys_of_clients(hostile: RawClient, proxy: Proxy, s3: S3) -> None:
     """An object that a client stores with a key of its own (SSE-C) is never in the cache."""
     fields = dict.fromkeys(CUSTOMER_KEY_FIELDS, "AES256")
     assert (await hostile.send("PUT", f"/{s3.bucket}/a", fields, b"secret")).status == 200
@@ -176,7 +143,7 @@ async def test_pass_through_is_no_second_door(
     """An unknown parameter makes no operation pass whose objects the key may not have, or the cache cannot follow."""
     named = {name: value.replace("BUCKET", s3.bucket) for name, value in fields.items()}
     before = len(passing.relay.seen)
-    response = await Hostile(passing, clock).send(method, target.replace("BUCKET", s3.bucket), named, b"")
+    response = await RawClient(passing, clock).send(method, target.replace("BUCKET", s3.bucket), named, b"")
     assert response.status in (403, 501), response.body
     assert len(passing.relay.seen) == before
 
@@ -187,7 +154,7 @@ async def test_pass_through_is_no_second_door(
      "BUCKET/pub/a?versionId=%0d%0a", "arn:aws:s3:us-east-1:123456789012:accesspoint/pub/object/secret",
      "BUCKET%2Fsecret", "BUCKET/pub/a%00", ""],
 )  # fmt: skip
-async def test_copy_sources_that_name_no_object(source: str, hostile: Hostile, proxy: Proxy, s3: S3) -> None:
+async def test_copy_sources_that_name_no_object(source: str, hostile: RawClient, proxy: Proxy, s3: S3) -> None:
     """A copy source that does not name a bucket and a key in plain is refused, and the origin never sees it (I23)."""
     before = len(proxy.relay.seen)
     fields = {"x-amz-copy-source": source.replace("BUCKET", s3.bucket)}
