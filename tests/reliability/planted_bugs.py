@@ -48,6 +48,8 @@ SERVER = "tests/server/"
 ENDPOINT = SERVER + "test_endpoint.py::"
 RELOAD = SERVER + "test_reload.py::"
 FRONT_ENDS = SERVER + "test_front_ends.py::"
+S3_HOSTILE = SERVER + "test_s3_hostile.py::"
+HEADS = "tests/http/test_s3_hostile_heads.py::"
 FAIR_SHARES = SERVER + "test_fair_shares.py::"
 
 WARM = SERVER + "test_warm.py::"
@@ -2888,6 +2890,109 @@ BUGS = (
             ),
         ),
         (SERVER + "test_metrics.py::test_bytes_from_the_origin",),
+    ),
+    Bug(
+        31,
+        "signatures-are-not-compared",
+        "A request of a client of S3 is accepted with any signature.",
+        (Edit("bucketfront.http.sigv4:verify", "not hmac.compare_digest(wanted, claim.signature)", "False"),),
+        ("tests/http/test_sigv4.py::test_each_part_is_signed", HEADS + "test_any_change_of_a_signed_request"),
+    ),
+    Bug(
+        31,
+        "presigned-urls-never-expire",
+        "A presigned URL is accepted after its time.",
+        (Edit("bucketfront.http.sigv4:check_time", "now > signed_at + claim.expires", "False"),),
+        ("tests/http/test_sigv4.py::test_expiry",),
+    ),
+    Bug(
+        31,
+        "fields-need-no-signature",
+        "A field that changes what a request means may be added to it.",
+        (Edit("bucketfront.http.sigv4:verify", "'host' not in claim.names or unsigned", "'host' not in claim.names"),),
+        (HEADS + "test_any_change_of_a_signed_request", "tests/http/test_sigv4.py::test_fields_that_are_not_signed"),
+    ),
+    Bug(
+        8,
+        "chunk-signatures-are-not-compared",
+        "The chunks of a signed body are accepted with any signature.",
+        (
+            Edit(
+                "bucketfront.http.sigv4:ChunkSignatures._verify",
+                "not hmac.compare_digest(wanted.encode(), signature.encode('utf-8', 'surrogateescape'))",
+                "False",
+            ),
+        ),
+        ("tests/http/test_sigv4.py::test_signatures_of_chunks",),
+    ),
+    Bug(
+        8,
+        "a-body-may-be-cut-to-nothing",
+        "A signed body that is replaced by an empty one is stored as an empty object.",
+        (
+            Edit(
+                "bucketfront.server.s3_endpoint.forwarded_operations:ForwardedOperations._request",
+                "_ForwardedBody() if is_read else",
+                "_ForwardedBody() if is_read or exchange.request.content_length == 0 else",
+            ),
+        ),
+        (S3_HOSTILE + "test_a_body_that_was_cut_to_nothing",),
+    ),
+    Bug(
+        32,
+        "copies-read-beyond-the-grant",
+        "A copy of a client of S3 reads an object that its key may not read.",
+        (
+            Edit(
+                "bucketfront.server.s3_endpoint.s3_application:S3Application._perform_on_object",
+                "self._permissions.check_object(request.grant, source, Action.READ)",
+                "pass",
+            ),
+        ),
+        (SERVER + "test_s3_permissions.py::test_refused",),
+    ),
+    Bug(
+        32,
+        "a-parameter-twice-is-judged-once",
+        "A parameter that is given twice reaches the origin, and the last value was judged.",
+        (Edit("bucketfront.http.s3_query:parse", "if known in found:", "if False:"),),
+        (S3_HOSTILE + "test_a_parameter_that_is_given_twice",),
+    ),
+    Bug(
+        32,
+        "fields-in-the-query-are-not-judged",
+        "A copy source in the query of a request reaches the origin, and was not judged.",
+        (Edit("bucketfront.http.s3_query:parse", "lower.startswith(_FIELD)", "False"),),
+        (S3_HOSTILE + "test_a_copy_source_in_the_query",),
+    ),
+    Bug(
+        5,
+        "completed-uploads-are-not-followed",
+        "The cache keeps the old version after a CompleteMultipartUpload.",
+        (
+            Edit(
+                "bucketfront.server.s3_endpoint.s3_application:S3Application._forward",
+                "request.operation not in _OF_PARTS",
+                "request.operation not in (*_OF_PARTS, Operation.COMPLETE_MULTIPART_UPLOAD)",
+            ),
+        ),
+        (
+            SERVER + "test_s3_endpoint.py::test_each_write_is_seen_on_the_other_side",
+            SERVER + "test_s3_changes.py::test_a_change_whose_response_is_lost",
+        ),
+    ),
+    Bug(
+        25,
+        "objects-with-keys-of-clients-are-cached",
+        "An object that a client stores with a key of its own is in the cache, for all.",
+        (
+            Edit(
+                "bucketfront.server.s3_endpoint.s3_application:_has_key_of_client",
+                "not CUSTOMER_KEY_FIELDS.isdisjoint(request.fields)",
+                "False",
+            ),
+        ),
+        (S3_HOSTILE + "test_objects_with_keys_of_clients",),
     ),
 )
 
