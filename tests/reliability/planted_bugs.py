@@ -2495,7 +2495,7 @@ BUGS = (
         35,
         "any-date-is-believed",
         "A false Date of the origin changes the time of signatures until S3 refuses one.",
-        (Edit("bucketfront.s3.signature:Signature._needs_retry", "context.get(_GUESSED)", "False"),),
+        (Edit("bucketfront.s3.signature:Signature.cures", "context.get(_GUESSED)", "False"),),
         ("tests/s3/test_s3_signature.py::test_a_false_date",),
     ),
     Bug(
@@ -2556,7 +2556,7 @@ BUGS = (
         35,
         "rotation-needs-a-restart",
         "Credentials that S3 refuses are not loaded again.",
-        (Edit("bucketfront.s3.signature:Signature._needs_retry", "fault is Fault.CREDENTIALS", "False"),),
+        (Edit("bucketfront.s3.signature:Signature.cures", "fault is Fault.CREDENTIALS", "False"),),
         ("tests/s3/test_s3_signature.py::test_rotated_secret_files",),
     ),
     Bug(

@@ -384,8 +384,9 @@ async def test_our_own_faults_never_reach_a_client(status: str, code: str) -> No
     """I35: our credentials, clock, region or settings are no 4xx of a client, for any method."""
     sent = refusal(status, code, Location="http://127.0.0.1:9/elsewhere")
     async with origin_of(answering(sent)) as (origin, server):
-        for request in (GET, HEAD, LIST_REQUEST, ForwardedRequest("HeadBucket", "HEAD", "bucket"), put(b"content", 7)):
+        for request in (LIST_REQUEST, GET, HEAD, ForwardedRequest("HeadBucket", "HEAD", "bucket"), put(b"content", 7)):
             assert isinstance(await outcome(origin, request), OriginRefused), request
+            assert origin.calls.failures._kinds  # an operator sees it, by whatever request it comes
         assert isinstance(await outcome(origin, long_put()), OriginRefused)
         assert {head.target.partition("?")[0] for head in server.heads} <= {"/bucket/o", "/bucket"}
 

@@ -90,17 +90,17 @@ class Calls:
             raise refusal.mistake from refusal.__cause__
 
     @contextmanager
-    def observed(self, operation: str, bucket: str) -> Iterator[None]:
+    def observed(self, operation: str, bucket: str, *, is_forwarded: bool = False) -> Iterator[None]:
         """Run one request for `bucket`, and learn from its response what holds for the bucket.
 
-        `operation` is the name of S3's API.
+        `operation` is the name of S3's API. `is_forwarded` means that a client of S3 has made the request.
         """
         try:
             yield
         except OriginError as error:
             if isinstance(error, OriginThrottled):
                 self.paces[bucket].throttled()
-            self.failures.failed(operation, bucket, error)
+            self.failures.failed(operation, bucket, error, is_forwarded=is_forwarded)
             raise
         except VersionUnchanged:
             self.failures.succeeded(operation, bucket)

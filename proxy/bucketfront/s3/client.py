@@ -196,7 +196,7 @@ class S3Origin:
                 if is_guarded:
                     await self._with_retries(what, request.operation, bucket, key, call.send)
                 else:
-                    with self.calls.observed(request.operation, bucket):
+                    with self.calls.observed(request.operation, bucket, is_forwarded=True):
                         await call.send()
             except OriginError as error:
                 if not call.is_refusal(error):
@@ -206,7 +206,7 @@ class S3Origin:
             response.watch(
                 release,
                 lambda error: self._body_was_slow(key, error) if is_guarded else None,
-                lambda error: self.calls.failures.failed(request.operation, bucket, error),
+                lambda error: self.calls.failures.failed(request.operation, bucket, error, is_forwarded=True),
             )
             if response.refusal is None and request.bucket is not None:
                 self.calls.has_shown_itself(request.bucket)
@@ -282,9 +282,11 @@ class S3Origin:
         """Run `attempt` up to READ_ATTEMPTS times within one deadline. The retry budget pays for all but the first."""
         self.retries.earn()
         until = asyncio.get_running_loop().time() + self._call_timeout
+        # All of these are requests of clients, also those whose operations bucketfront sends as probes.
+        observed = partial(self.calls.observed, operation, bucket, is_forwarded=True)
         for number in range(1, READ_ATTEMPTS + 1):
             try:
-                with self.breaker.attempt(key), self.calls.observed(operation, bucket), translated(what):
+                with self.breaker.attempt(key), observed(), translated(what):
                     # The timeout is inside the attempt. Around it, the breaker would see a cancelled request.
                     async with asyncio.timeout_at(until):
                         return await attempt()

@@ -165,11 +165,14 @@ class OriginFailures:
         self._count(operation, OK)
         self._worked(bucket)
 
-    def failed(self, operation: str, bucket: str, error: OriginError) -> None:
-        """Take an error of a request, also one that is a fact about its object."""
+    def failed(self, operation: str, bucket: str, error: OriginError, *, is_forwarded: bool = False) -> None:
+        """Take an error of a request, also one that is a fact about its object.
+
+        `is_forwarded` means that a client of S3 has made it, so it is no probe.
+        """
         self._count(operation, label(error))
         kind = kind_of(error, bucket)
-        if operation in _PROBES:
+        if operation in _PROBES and not is_forwarded:
             return
         if kind is None:
             if error.response is not None:
