@@ -19,7 +19,11 @@ from bucketfront.config.schema import schema
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PACKAGE = ROOT / "proxy" / "bucketfront"
-CLASSES_OF_OTHERS = {"RequestHandler", "ReadableSpan", "BatchSpanProcessor"}  # of aiohttp and OpenTelemetry
+CLASSES_OF_OTHERS = {
+    "RequestHandler", "ReadableSpan", "BatchSpanProcessor",  # of aiohttp and OpenTelemetry
+    "TagCount", "IfMatch", "IfNoneMatch", "IfModifiedSince", "PartNumber", "ResponseContentType",
+    "ResponseContentDisposition",  # parameters and results of the SDK, in docs/compatibility.md
+}  # fmt: skip
 PREFIXES_OF_OTHERS = ("proxy_", "open_file_cache", "use_attribute_docstrings")  # settings of nginx and pydantic
 
 _PYTHON_FILE = re.compile(r"`([\w/]+\.py)`")
