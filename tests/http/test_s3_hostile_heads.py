@@ -145,6 +145,20 @@ def test_a_copy_source_is_what_the_origin_reads(key: str, has_slash: bool) -> No
     assert copy_source.parse(copy_source.text_of(source)) == source
 
 
+def test_heads_that_would_cost_much() -> None:
+    """A head that would be read many times over is refused before that (cost of a request)."""
+    with pytest.raises(S3Refused, match="more than 200 parameters"):
+        s3_query.parse("a&" * 200)
+    with pytest.raises(S3Refused, match="more than 200 parameters"):
+        sigv4.claim_of({}, "X-Amz-Algorithm=AWS4-HMAC-SHA256" + "&a=%41" * 200)
+    method, path, query, fields = HEADS[0]
+    names = fields["authorization"].replace("SignedHeaders=", "SignedHeaders=" + "range;" * 500)
+    claim = sigv4.claim_of({**fields, "authorization": names}, query)
+    assert claim is not None
+    with pytest.raises(S3Refused, match="names a field twice"):
+        sigv4.verify(claim, SECRET, method, path, query, fields)
+
+
 @pytest.mark.parametrize(
     ("query", "meaning"),
     [("a=1&a=1", None), ("a&%61", None), ("x-amz-acl=a&X-Amz-Acl=b", None), ("prefix=a&Prefix=b", "prefix=a&Prefix=b"),

@@ -22,7 +22,7 @@ from bucketfront.http.s3_refusal import Refusal, S3Refused
 ALGORITHM = "AWS4-HMAC-SHA256"
 MAX_SKEW_S = 900.0  # S3 API, RequestTimeTooSkewed
 MAX_EXPIRES_S = 604_800  # S3 API, "Authenticating Requests: Using Query Parameters": seven days
-MAX_SIGNED_HEADERS = 100
+MAX_PARAMETERS = 200  # in a query; S3 defines fewer than 40 for one operation
 
 _CREDENTIAL = re.compile(r"([^/\s,]{1,128})/([0-9]{8})/([a-z0-9-]{1,64})/(s3|s3express)/aws4_request")
 _HEADER = re.compile(r"AWS4-HMAC-SHA256[ \t]+(.*)")
@@ -196,6 +196,8 @@ def verify(claim: Claim, secret: str, method: str, path: str, query: str, fields
 
     `path` and `query` are as sent. A field that changes what the request means must be signed.
     """
+    if len(set(claim.names)) < len(claim.names):  # a long field would cost its length for each
+        raise S3Refused(Refusal.MISMATCH, "SignedHeaders names a field twice")
     unsigned = [
         name for name in fields if name.startswith("x-amz-") and name not in claim.names and name not in _OF_FRONTS
     ]
@@ -246,7 +248,12 @@ def _encoded(text: str) -> str:
 
 
 def parameters_of(query: str) -> Sequence[tuple[str, str]]:
-    """Return the decoded names and values of a raw query. A plus sign is a space, as in S3."""
+    """Return the decoded names and values of a raw query. A plus sign is a space, as in S3.
+
+    Raises S3Refused for more than MAX_PARAMETERS.
+    """
+    if query.count("&") >= MAX_PARAMETERS:
+        raise S3Refused(Refusal.INVALID, f"the query has more than {MAX_PARAMETERS} parameters")
     return [
         (_decoded(name), _decoded(value))
         for name, _, value in (parameter.partition("=") for parameter in query.split("&") if parameter)
