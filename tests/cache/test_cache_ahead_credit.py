@@ -41,7 +41,7 @@ def test_a_reader_that_uses_nothing_gets_a_little() -> None:
         allowed = credit.left(bytes_of(first + 40, first + 100), ALL) // BLOCK
         credit.note_fetch(range(first, first + 40 + allowed))
     assert credit.left(NOWHERE, ALL) == 0
-    assert (credit._unused.bit_count(), credit._requested.bit_count()) == (19 * 40 // PROBE_SHARE, 19 * 40)
+    assert (credit._unused.bit_count(), credit._requested_count) == (19 * 40 // PROBE_SHARE, 19 * 40)
 
 
 def test_a_reader_that_uses_what_came_gets_more() -> None:

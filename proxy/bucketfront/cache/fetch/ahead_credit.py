@@ -21,19 +21,23 @@ class AheadCredit:
 
     block_size: int
     _requested: int = 0
+    _requested_count: int = 0  # blocks
     _unused: int = 0  # fetched ahead, and not requested since
     _used_count: int = 0  # blocks that were fetched ahead, and requested later
 
     def note_request(self, span: Span) -> None:
         """Note that a client requested these bytes, and will read all of them."""
-        run = blocks.mask(blocks.covering(span, self.block_size))
-        self._requested |= run
-        self._used_count += (self._unused & run).bit_count()
-        self._unused &= ~run
+        run = blocks.covering(span, self.block_size)
+        used = blocks.within(self._unused, run)
+        self._used_count += used.bit_count()
+        self._unused ^= used << run.start
+        self._requested_count += len(run) - blocks.within(self._requested, run).bit_count()
+        self._requested |= blocks.mask(run)
 
     def note_fetch(self, run: range) -> None:
         """Note that these blocks are being fetched. Those that no range has requested are fetched ahead."""
-        self._unused |= blocks.mask(run) & ~self._requested
+        ahead = blocks.within(self._requested, run) ^ ((1 << len(run)) - 1)
+        self._unused |= ahead << run.start
 
     def left(self, span: Span, claimed: int) -> int:
         """Return how many bytes of `span` may be ahead and unused, with those that are by now.
@@ -41,7 +45,7 @@ class AheadCredit:
         `claimed` blocks are present or being fetched. Others that were fetched ahead are lost, and no longer count.
         """
         self._unused &= claimed
-        elsewhere = self._unused & ~blocks.mask(blocks.covering(span, self.block_size))
-        requested = self._requested.bit_count()
-        most = min(requested // UNUSED_SHARE, requested // PROBE_SHARE + self._used_count)
-        return max(0, most - elsewhere.bit_count()) * self.block_size
+        here = blocks.within(self._unused, blocks.covering(span, self.block_size))
+        elsewhere = self._unused.bit_count() - here.bit_count()
+        most = min(self._requested_count // UNUSED_SHARE, self._requested_count // PROBE_SHARE + self._used_count)
+        return max(0, most - elsewhere) * self.block_size

@@ -46,15 +46,24 @@ def mask(blocks: range) -> int:
     return ((1 << len(blocks)) - 1) << blocks.start
 
 
+def within(present: int, blocks: range) -> int:
+    """Return those of `blocks` that are in the set, as a set in which bit 0 is the first of them.
+
+    It copies the set once. A complement of a large set would take several times as long.
+    """
+    return (present >> blocks.start) & ((1 << len(blocks)) - 1)
+
+
 def first_absent(present: int, start: int, stop: int) -> int:
     """Return the first block in [start, stop) that is not in the set, else `stop`."""
-    absent = ~(present >> start) & ((1 << (stop - start)) - 1)
+    absent = within(present, range(start, stop)) ^ ((1 << (stop - start)) - 1)
     return start + _lowest(absent) if absent else stop
 
 
 def first_present(present: int, start: int, stop: int) -> int:
     """Return the first block in [start, stop) that is in the set, else `stop`."""
-    return first_absent(~present, start, stop)
+    found = within(present, range(start, stop))
+    return start + _lowest(found) if found else stop
 
 
 def missing(present: int, blocks: range) -> Iterator[range]:
