@@ -58,7 +58,7 @@ from bucketfront.s3_events.assembly import S3Events, start_events
 from bucketfront.server.access.clients import Clients
 from bucketfront.server.client_listener import client_sites
 from bucketfront.server.fast_path.fast_path import FastPath
-from bucketfront.server.generation import FastGenerations
+from bucketfront.server.generation import Generations
 from bucketfront.server.http1 import descriptors
 from bucketfront.server.http1.certificate_watch import CertificateWatch
 from bucketfront.server.http1.connection import ConnectionServer
@@ -226,7 +226,8 @@ class App:
 
     async def _wait_until_no_traffic_comes(self) -> None:
         """Serve for `server.stop_delay` more seconds, while load balancers learn that the proxy is not ready."""
-        self.fast_path.adopt(None)  # its prepared heads keep connections open
+        for generations in self._generations:
+            generations.fast_path.adopt(None)  # its prepared heads keep connections open
         self.listener.begin_to_drain()
         if self.front_ends is not None:
             self.front_ends.begin_to_drain()
@@ -303,7 +304,7 @@ class App:
         )
         self._become_ready()
         self.reloader.started.set()
-        await self._end_take_over(server.generations)
+        await self._end_take_over()
 
     def _become_ready(self) -> None:
         """Let load balancers send requests, or fill an empty cache before that if the settings say so."""
@@ -370,7 +371,13 @@ class App:
             await self._nursery.is_ready()  # connections wait from the release until front ends accept them
         await successor.request_release()
 
-    async def _end_take_over(self, generations: FastGenerations) -> None:
+    @property
+    def _generations(self) -> tuple[Generations, ...]:
+        """Return what serves the requests of each listener for clients that is built."""
+        servers = (self._server, self.s3)
+        return tuple(server.generations for server in servers if server is not None)
+
+    async def _end_take_over(self) -> None:
         """Let the process end that served before, and hand over to the next one when that comes."""
         self.incumbent = Incumbent(
             Tenure(
@@ -378,7 +385,7 @@ class App:
                 self.listener,
                 self.admin,
                 None if self.s3 is None else self.s3.listener,
-                generations,
+                self._generations,
                 self.cache_assembly,
                 self.upload_manager,
                 self.upload_journal,

@@ -15,6 +15,7 @@ from bucketfront import app
 from bucketfront.config.settings import Settings
 from bucketfront.errors import AccessDenied
 from bucketfront.server import router
+from bucketfront.server.fast_path.prepared import PreparedResponses, ResponseTemplates
 from bucketfront.server.fast_path.recogniser import recogniser
 from bucketfront.server.pipeline import Admission, Pipeline, Stage, build_pipeline
 from bucketfront.server.router import Router
@@ -174,7 +175,8 @@ async def test_keys_of_candidates(
         assert (await proxy.get(target, Accept_Encoding="br")).status in (200, 301)
     gatekeeper.secret.append(secret)
     if (path := proxy.app.fast_path).is_on:
-        path.prepared._templates.clear()  # a verdict on the same request does not change
+        assert isinstance(path.prepared, PreparedResponses)
+        path.prepared._templates = ResponseTemplates()  # a verdict on the same request does not change
     response = await proxy.get(target, Accept_Encoding="br")
     assert (response.status, response.body == b"data") == (403, False)
 

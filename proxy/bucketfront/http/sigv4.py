@@ -185,8 +185,10 @@ def check_time(claim: Claim, now: float) -> None:
 
 
 def _seconds(moment: str) -> float:
-    try:
-        return datetime.strptime(moment, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    year, month, day = int(moment[:4]), int(moment[4:6]), int(moment[6:8])
+    hour, minute, second = int(moment[9:11]), int(moment[11:13]), int(moment[13:15])
+    try:  # strptime would take ten times as long
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
     except ValueError:
         raise S3Refused(Refusal.DENIED, "the date of the signature is no date") from None
 
@@ -247,6 +249,7 @@ def _encoded(text: str) -> str:
     return quote(text.encode("utf-8", "surrogateescape"), safe=_OF_QUERIES)
 
 
+@lru_cache(maxsize=256)  # each request needs it several times
 def parameters_of(query: str) -> Sequence[tuple[str, str]]:
     """Return the decoded names and values of a raw query. A plus sign is a space, as in S3.
 
@@ -254,10 +257,10 @@ def parameters_of(query: str) -> Sequence[tuple[str, str]]:
     """
     if query.count("&") >= MAX_PARAMETERS:
         raise S3Refused(Refusal.INVALID, f"the query has more than {MAX_PARAMETERS} parameters")
-    return [
+    return tuple(
         (_decoded(name), _decoded(value))
         for name, _, value in (parameter.partition("=") for parameter in query.split("&") if parameter)
-    ]
+    )
 
 
 def _decoded(text: str) -> str:

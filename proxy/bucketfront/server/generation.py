@@ -8,7 +8,7 @@ new generation. A request that has begun ends under the old one, whose rules are
 
 The fast path has no such reference, because each hit would pay for it. Its one `FastPath` adopts the parts of the new
 generation in the same turn of the event loop. Prepared responses of the old settings go with the parts that made them.
-The S3 endpoint has generations of its own, without a fast path.
+The S3 endpoint has generations and a fast path of its own.
 """
 
 from collections.abc import Awaitable, Callable
@@ -44,11 +44,13 @@ class Generation:
 
 
 class Generations:
-    """Hands each request to the present generation, as the handler of the listener."""
+    """Hands each request to the present generation, as the handler of a listener. The fast path adopts its rules."""
 
-    def __init__(self, first: Generation) -> None:
+    def __init__(self, first: Generation, fast_path: FastPath) -> None:
         self.present = first
+        self.fast_path = fast_path
         self._closing = TaskSet()
+        fast_path.adopt(first.plain)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         generation = self.present
@@ -62,6 +64,7 @@ class Generations:
     def replace(self, generation: Generation) -> None:
         """Let a new generation serve all requests that begin from now on."""
         before, self.present = self.present, generation
+        self.fast_path.adopt(generation.plain)
         before.is_replaced = True
         self._close_if_unused(before)
 
@@ -73,16 +76,3 @@ class Generations:
     def _close_if_unused(self, generation: Generation) -> None:
         if generation.is_replaced and not generation.running:
             self._closing.start(generation.rules.close(), name="close the rules before a reload")
-
-
-class FastGenerations(Generations):
-    """The generations of a listener with a fast path, which adopts the plain part of each."""
-
-    def __init__(self, first: Generation, fast_path: FastPath) -> None:
-        super().__init__(first)
-        self.fast_path = fast_path
-        fast_path.adopt(first.plain)
-
-    def replace(self, generation: Generation) -> None:
-        super().replace(generation)
-        self.fast_path.adopt(generation.plain)

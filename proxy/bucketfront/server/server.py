@@ -12,7 +12,7 @@ from bucketfront.server.client_listener import DRAIN_TIMEOUT_S, client_sites, co
 from bucketfront.server.fast_path.fast_connection import FastConnectionServer
 from bucketfront.server.fast_path.fast_path import FastPath
 from bucketfront.server.fast_path.plain_rules import plain_rules
-from bucketfront.server.generation import FastGenerations, Generation
+from bucketfront.server.generation import Generation, Generations
 from bucketfront.server.handlers.objects import ObjectHandler
 from bucketfront.server.handlers.tus_uploads import TusHandler
 from bucketfront.server.handlers.uploads import UploadHandler
@@ -54,14 +54,14 @@ class Server:
     """The server for clients, which begins to accept with `listener.start`. `generations` has what serves requests."""
 
     listener: Listener
-    generations: FastGenerations
+    generations: Generations
     headers: ProxyHeaders
 
 
 def build_server(settings: Settings, pipeline: Pipeline, rules: Rules, parts: ServerParts) -> Server:
     """Return the server. Raises UnusableSetting for a certificate or a key that is of no use."""
     fast_path = FastPath(parts.cache, parts.telemetry, parts.cache_clock, parts.clock)
-    generations = FastGenerations(build_generation(settings, pipeline, rules, parts), fast_path)
+    generations = Generations(build_generation(settings, pipeline, rules, parts), fast_path)
     headers = ProxyHeaders(settings.server.front_networks)
     sites = [
         replace(site, inherited=parts.inherited.take(site.place))

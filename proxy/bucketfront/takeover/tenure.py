@@ -11,7 +11,7 @@ from bucketfront.fleet.fleet import Fleet
 from bucketfront.front_end.front_ends import FrontEnds
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.upload.journal import UploadJournal
-from bucketfront.server.generation import FastGenerations
+from bucketfront.server.generation import Generations
 from bucketfront.server.http1.inherited_sockets import name_of
 from bucketfront.server.http1.listener import Listener
 from bucketfront.server.telemetry.live_feed import LiveFeed
@@ -38,7 +38,7 @@ class Tenure:
     listener: Listener
     admin: Listener
     s3: Listener | None
-    generations: FastGenerations
+    generations: tuple[Generations, ...]
     cache_assembly: CacheAssembly
     uploads: UploadManager
     journal: UploadJournal
@@ -68,14 +68,16 @@ class Tenure:
 
     def pause(self) -> None:
         self.health.phase = Phase.STOPPING
-        self.generations.fast_path.adopt(None)  # its prepared heads keep connections open
+        for generations in self.generations:
+            generations.fast_path.adopt(None)  # its prepared heads keep connections open
         for listener in self.listeners:
             listener.begin_to_drain()
             listener.pause()
 
     def resume(self) -> None:
         self.health.phase = Phase.SERVING
-        self.generations.fast_path.adopt(self.generations.present.plain)
+        for generations in self.generations:
+            generations.fast_path.adopt(generations.present.plain)
         self.listener.resume(accepts=self.front_ends is None or not self.front_ends.processes)
         for listener in self.listeners[1:]:
             listener.resume()

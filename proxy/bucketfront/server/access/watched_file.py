@@ -35,6 +35,11 @@ class WatchedFile(Generic[T]):
         self._checked_at = elapsed()
         self._checking: asyncio.Task[None] | None = None
 
+    @property
+    def is_due(self) -> bool:
+        """Return whether `content` may have to wait."""
+        return self._checking is not None or self._elapsed() - self._checked_at >= CHECK_INTERVAL_S
+
     async def content(self) -> T:
         """Return the content, after a look at the file if the last one was CHECK_INTERVAL_S ago."""
         passed = self._elapsed() - self._checked_at

@@ -205,7 +205,7 @@ class FastConnection(Connection):
             if (found := path.recognise(data)) is None:
                 return False
             request = found
-            self._recognised = path.recognise, data, request
+            self._recognised = path.recognise, data if path.remembers else b"", request
         began, now = self.loop.time(), path.clock()
         response = path.prepared.find(request, now)
         if response is None:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from bucketfront.cache import Lease
 from bucketfront.server.client_address import ClientAddresses
-from bucketfront.server.fast_path.prepared import LeaseFinder, PreparedResponses
+from bucketfront.server.fast_path.prepared import LeaseFinder, PreparedSource
 from bucketfront.server.fast_path.recogniser import PlainRequest
 from bucketfront.server.send.sender import BodyReader
 from bucketfront.server.telemetry.access_log import AccessRecord
@@ -32,11 +32,15 @@ class LeaseSource(LeaseFinder, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlainRules:
-    """The parts of the fast path that depend on the settings. `addresses` finds the clients behind fronts."""
+    """The parts of the fast path that depend on the settings. `addresses` finds the clients behind fronts.
+
+    With `remembers` a head that equals the last one of its connection is not recognised again.
+    """
 
     recognise: Callable[[bytes], PlainRequest | None]
-    prepared: PreparedResponses
+    prepared: PreparedSource
     addresses: ClientAddresses
+    remembers: bool = True
 
 
 class FastPath:
@@ -46,8 +50,9 @@ class FastPath:
     `adopt` has given it rules.
     """
 
-    prepared: PreparedResponses
+    prepared: PreparedSource
     addresses: ClientAddresses
+    remembers: bool
 
     def __init__(
         self, cache: LeaseSource, telemetry: HitRecorder, clock: Callable[[], float], wall: Callable[[], float]
@@ -73,6 +78,7 @@ class FastPath:
             self.recognise = _recognise_none
             return
         self.recognise, self.prepared, self.addresses = rules.recognise, rules.prepared, rules.addresses
+        self.remembers = rules.remembers
 
 
 def _recognise_none(_: bytes) -> PlainRequest | None:

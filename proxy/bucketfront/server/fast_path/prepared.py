@@ -6,18 +6,19 @@
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
 from bucketfront.cache import Absence, Lease
+from bucketfront.config.mount_settings import MountSettings
 from bucketfront.errors import ProxyError
 from bucketfront.http import s3_requests
 from bucketfront.http.cache_status import CacheStatus
 from bucketfront.http.grammar import Headers
 from bucketfront.http.path_rules import Rules
 from bucketfront.http.plan import Plan, RequestHead, plan
-from bucketfront.http.presentation import may_have_coding, present
+from bucketfront.http.presentation import Presentation, may_have_coding, present
 from bucketfront.http.ranges import Span
 from bucketfront.http.s3_requests import Dialect
 from bucketfront.keys import ObjectKey
@@ -30,6 +31,8 @@ from bucketfront.server.router import Router
 from bucketfront.server.selection import Candidate, candidates
 from bucketfront.server.telemetry.access_log import AccessRecord
 from bucketfront.server.telemetry.exchange import fields_of_all
+
+K = TypeVar("K")
 
 MAX_PREPARED = 4096  # kinds of requests, at about 4 KiB each; beyond it the oldest goes first
 
@@ -47,7 +50,7 @@ class PreparedResponse:
 
 
 @dataclass(eq=False, slots=True)
-class _ResponseTemplate:
+class ResponseTemplate:
     """What the responses to all requests of one kind have in common.
 
     `whole` and the two halves of a 206's head, which surround the numbers of its range, are of the time `since`. They
@@ -59,6 +62,7 @@ class _ResponseTemplate:
     method: str
     path: str
     mount: str
+    user: str | None
     whole_plan: Plan
     range_plan: Plan | None  # a 206 of all bytes
     common: Headers
@@ -109,9 +113,27 @@ class _ResponseTemplate:
             mount=self.mount,
             key=self.lease.key,
             size=self.lease.metadata.size,
+            user=self.user,
         )
 
-    def part(self, start: int, stop: int) -> PreparedResponse | None:
+    def response(self, request: PlainRequest) -> PreparedResponse | None:
+        """Return the response to a request of this kind, for its Range. `refresh` was called in this second."""
+        first = request[FIRST]
+        return self.whole if first is None else self._part_of(first, request[LAST])
+
+    def _part_of(self, first: bytes, last: bytes | None) -> PreparedResponse | None:
+        """Return the 206 for a Range with these positions (RFC 9110 section 14.1.2).
+
+        Returns None if the Range is not simply a part of the object.
+        """
+        size = self.lease.metadata.size
+        if first:
+            start, stop = int(first), min(int(last) + 1, size) if last else size
+        else:
+            start, stop = size - min(int(last or 0), size), size
+        return self._part(start, stop) if start < stop else None
+
+    def _part(self, start: int, stop: int) -> PreparedResponse | None:
         """Return the 206 for one part of the object."""
         if self.range_record is None:
             return None
@@ -128,6 +150,87 @@ class LeaseFinder(Protocol):
     def absence(self, key: ObjectKey) -> Absence | None: ...
 
 
+def _no_further_fields(_: int) -> Headers:
+    """Return nothing, because the response has the fields of the object alone."""
+    return ()
+
+
+def template_of(
+    lease: Lease,
+    target: str,
+    head: RequestHead,
+    mount: MountSettings,
+    presentation: Presentation,
+    common: Headers,
+    now: float,
+    absences: tuple[Absence, ...] = (),
+    user: str | None = None,
+    name: str | None = None,
+    further: Callable[[int], Headers] = _no_further_fields,
+) -> ResponseTemplate:
+    """Return the template of the responses to a kind of requests for an object.
+
+    `head` has no Range. `name` is what the log has as the mount, by default its path. `further` returns more fields of
+    a response with a status.
+    """
+    presented = present(lease.metadata, presentation)
+    range_plan = None
+    if head.method == "GET" and head.if_none_match is None and head.if_modified_since is None:
+        range_plan = _with(plan(replace(head, range="bytes=0-"), presented, now), further)
+    return ResponseTemplate(
+        lease=lease,
+        method=head.method,
+        path=target.partition("?")[0],
+        mount=name or mount.path,
+        user=user,
+        whole_plan=_with(plan(head, presented, now), further),
+        range_plan=range_plan,
+        absences=absences,
+        common=common,
+        min_rate=mount.min_rate,
+        sets_lifetime=presentation.sets_lifetime,
+    )
+
+
+def _with(response_plan: Plan, further: Callable[[int], Headers]) -> Plan:
+    fields = further(response_plan.status)
+    return replace(response_plan, headers=(*response_plan.headers, *fields)) if fields else response_plan
+
+
+class PreparedSource(Protocol):
+    """Where connections find the response to a plain request."""
+
+    def find(self, request: PlainRequest, now: float) -> PreparedResponse | None:
+        """Return the response, which holds in this turn of the loop only. `now` is the cache's time.
+
+        Returns None if the request needs the ordinary path.
+        """
+
+
+class ResponseTemplates(Generic[K]):
+    """The templates of a listener by kinds of requests, and the oldest of them goes first."""
+
+    def __init__(self) -> None:
+        self._templates: dict[K, ResponseTemplate] = {}
+
+    def get(
+        self, kind: K, now: float, prepare: Callable[[K, float], ResponseTemplate | None]
+    ) -> ResponseTemplate | None:
+        """Return the template of a kind, which `prepare` makes if there is none that is valid."""
+        template = self._templates.get(kind)
+        if template is not None and template.since <= now < template.until and template.is_valid(now):
+            return template
+        self._templates.pop(kind, None)
+        if template is None or not template.is_valid(now):
+            template = prepare(kind, now)
+        if template is None or not template.refresh(now):
+            return None
+        if len(self._templates) >= MAX_PREPARED:
+            del self._templates[next(iter(self._templates))]
+        self._templates[kind] = template
+        return template
+
+
 class PreparedResponses:
     """All prepared responses of the listener. It belongs to the event loop of its requests."""
 
@@ -141,33 +244,14 @@ class PreparedResponses:
         # path, whatever the dialect. So each response is prepared as for such a client, and the ordinary path serves
         # what that client would be refused.
         self._sees_dialect = pipeline.reads >= s3_requests.DIALECT_FIELDS
-        self._templates: dict[PlainRequest, _ResponseTemplate] = {}
+        self._templates = ResponseTemplates[PlainRequest]()
 
     def find(self, request: PlainRequest, now: float) -> PreparedResponse | None:
-        """Return the response, which holds in this turn of the loop only. `now` is the cache's time.
+        """Return the response, see `PreparedSource.find`."""
+        template = self._templates.get(request[RESPONSE_KEY], now, self._prepared)
+        return None if template is None else template.response(request)
 
-        Returns None if the request needs the ordinary path.
-        """
-        key = request[RESPONSE_KEY]
-        template = self._templates.get(key)
-        if template is None or not template.since <= now < template.until or not template.is_valid(now):
-            template = self._renewed(key, template, now)
-            if template is None:
-                return None
-        first = request[FIRST]
-        return template.whole if first is None else _part(template, first, request[LAST])
-
-    def _renewed(self, key: PlainRequest, known: _ResponseTemplate | None, now: float) -> _ResponseTemplate | None:
-        self._templates.pop(key, None)
-        template = known if known is not None and known.is_valid(now) else self._prepared(key, now)
-        if template is None or not template.refresh(now):
-            return None
-        if len(self._templates) >= MAX_PREPARED:
-            del self._templates[next(iter(self._templates))]
-        self._templates[key] = template
-        return template
-
-    def _prepared(self, key: PlainRequest, now: float) -> _ResponseTemplate | None:
+    def _prepared(self, key: PlainRequest, now: float) -> ResponseTemplate | None:
         method, target, if_none_match, if_modified_since, origin, accept_encoding = (
             None if value is None else value.decode("ascii") for value in key
         )
@@ -190,24 +274,8 @@ class PreparedResponses:
         if not may_have_coding(lease.metadata, candidate.coding):
             return None  # the ordinary path goes on with the next candidate
         presentation = representation.presentation(self._rules, route, candidate, query)
-        presented = present(lease.metadata, presentation)
-        is_conditional = if_none_match is not None or if_modified_since is not None
         head = RequestHead(method, if_none_match=if_none_match, if_modified_since=if_modified_since)
-        range_plan = None
-        if method == "GET" and not is_conditional:
-            range_plan = plan(RequestHead(method, range="bytes=0-"), presented, now)
-        return _ResponseTemplate(
-            lease=lease,
-            method=method,
-            path=target.partition("?")[0],
-            mount=route.mount.path,
-            whole_plan=plan(head, presented, now),
-            range_plan=range_plan,
-            absences=absences,
-            common=self._cors.fields(origin),
-            min_rate=route.mount.min_rate,
-            sets_lifetime=presentation.sets_lifetime,
-        )
+        return template_of(lease, target, head, route.mount, presentation, self._cors.fields(origin), now, absences)
 
     def _first_present(self, tried: Iterator[Candidate]) -> tuple[Candidate, Lease, tuple[Absence, ...]] | None:
         """Return the first candidate that is not absent, with the absences of those before it.
@@ -222,19 +290,6 @@ class PreparedResponses:
                 return None
             absences.append(absence)
         return None
-
-
-def _part(template: _ResponseTemplate, first: bytes, last: bytes | None) -> PreparedResponse | None:
-    """Return the 206 for a Range with these positions (RFC 9110 section 14.1.2).
-
-    Returns None if the Range is not simply a part of the object.
-    """
-    size = template.lease.metadata.size
-    if first:
-        start, stop = int(first), min(int(last) + 1, size) if last else size
-    else:
-        start, stop = size - min(int(last or 0), size), size
-    return template.part(start, stop) if start < stop else None
 
 
 def _range_fields(size: int) -> bytes:

@@ -7,18 +7,20 @@ from bucketfront.config.s3_settings import S3Settings
 from bucketfront.config.settings import Settings
 from bucketfront.http.path_rules import Rules
 from bucketfront.server.client_listener import DRAIN_TIMEOUT_S, connection_options
+from bucketfront.server.fast_path.fast_connection import FastConnectionServer
+from bucketfront.server.fast_path.fast_path import FastPath
 from bucketfront.server.generation import Generation, Generations
 from bucketfront.server.handlers.objects import ObjectHandler
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.http1.binding import TcpPlace
-from bucketfront.server.http1.connection import ConnectionServer
 from bucketfront.server.http1.listener import Listener, ListenSite
 from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.server.inner_mounts import InnerMounts
+from bucketfront.server.s3_endpoint.fast_reads import fast_rules
 from bucketfront.server.s3_endpoint.forwarded_operations import ForwardedOperations, ForwardingOrigin
 from bucketfront.server.s3_endpoint.key_ring import KeyRing
 from bucketfront.server.s3_endpoint.permissions import Permissions
-from bucketfront.server.s3_endpoint.s3_application import S3Application
+from bucketfront.server.s3_endpoint.s3_application import MOUNT, S3Application
 from bucketfront.server.server import ServerParts
 
 
@@ -35,8 +37,11 @@ def build_endpoint(
     settings: Settings, s3: S3Settings, rules: Rules, parts: ServerParts, origin: ForwardingOrigin
 ) -> S3Endpoint:
     """Return the endpoint. Raises UnusableSetting for a certificate or a key that is of no use."""
-    generations = Generations(build_endpoint_generation(settings, s3, rules, parts, origin))
-    connections = ConnectionServer(generations, parts.connections, parts.telemetry.refused, **connection_options())
+    fast_path = FastPath(parts.cache, parts.telemetry, parts.cache_clock, parts.clock)
+    generations = Generations(build_endpoint_generation(settings, s3, rules, parts, origin), fast_path)
+    connections = FastConnectionServer(
+        generations, parts.connections, parts.telemetry.refused, fast_path, **connection_options()
+    )
     site = s3_site(s3)
     site = replace(site, inherited=parts.inherited.take(site.place))
     return S3Endpoint(Listener(connections, (site,), parts.connections, DRAIN_TIMEOUT_S), generations, origin)
@@ -49,10 +54,11 @@ def build_endpoint_generation(
     buckets = None if s3.buckets == "*" else frozenset(mount.bucket for mount in settings.mounts)
     limits = settings.uploads or UploadSettings()
     keys = KeyRing(s3, parts.clock)
+    permissions = Permissions(buckets, InnerMounts(settings.mounts))
     application = S3Application(
         settings,
         s3,
-        Permissions(buckets, InnerMounts(settings.mounts)),
+        permissions,
         keys,
         ObjectHandler(
             parts.cache,
@@ -69,7 +75,7 @@ def build_endpoint_generation(
         parts.name,
         parts.begin_trace,
     )
-    return Generation(application, None, keys)
+    return Generation(application, fast_rules(settings, rules, parts.cache, keys, permissions, MOUNT), keys)
 
 
 def s3_site(s3: S3Settings) -> ListenSite:

@@ -10,7 +10,7 @@ from bucketfront.config.s3_settings import S3Settings
 from bucketfront.config.secret_file import SecretFile
 from bucketfront.http import sigv4
 from bucketfront.http.s3_refusal import Refusal, S3Refused
-from bucketfront.http.sigv4 import ChunkSignatures, Fields, Payload
+from bucketfront.http.sigv4 import ChunkSignatures, Claim, Fields, Payload
 from bucketfront.server.access.watched_file import WatchedFile
 from bucketfront.server.s3_endpoint.grant import NOTHING, Grant
 
@@ -47,16 +47,22 @@ class KeyRing:
 
     async def identify(self, method: str, path: str, query: str, fields: Fields) -> Identity:
         """Return who made a request. `path` and `query` are as sent. Raises S3Refused."""
-        claim = sigv4.claim_of(fields, query)
+        claim = _claim_of(query, fields)
         if claim is None:
-            if "authorization" in fields or "AWSAccessKeyId=" in query:
-                raise S3Refused(
-                    Refusal.INVALID,
-                    "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
-                )
             return Identity(self._anonymous)
         if (file := self._files.get(claim.key_id)) is not None:
             self._secrets[claim.key_id] = await file.content()
+        return self._verified(claim, method, path, query, fields)
+
+    def identify_at_once(self, method: str, path: str, query: str, fields: Fields) -> Identity | None:
+        """Return the same. Returns None if the file of the secret is due for a look, which may wait."""
+        claim = _claim_of(query, fields)
+        if claim is None:
+            return Identity(self._anonymous)
+        file = self._files.get(claim.key_id)
+        return None if file is not None and file.is_due else self._verified(claim, method, path, query, fields)
+
+    def _verified(self, claim: Claim, method: str, path: str, query: str, fields: Fields) -> Identity:
         secret = self._secrets.get(claim.key_id)
         if secret is None:
             raise S3Refused(Refusal.UNKNOWN_KEY, "The AWS Access Key Id you provided does not exist in our records.")
@@ -70,6 +76,17 @@ class KeyRing:
     async def close(self) -> None:
         for file in self._files.values():
             await file.close()
+
+
+def _claim_of(query: str, fields: Fields) -> Claim | None:
+    """Return the signature of a request, None if it has none. Raises S3Refused."""
+    claim = sigv4.claim_of(fields, query)
+    if claim is None and ("authorization" in fields or "AWSAccessKeyId=" in query):
+        raise S3Refused(
+            Refusal.INVALID,
+            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+        )
+    return claim
 
 
 def _read(path: Path) -> str:

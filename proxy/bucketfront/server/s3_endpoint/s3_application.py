@@ -10,13 +10,11 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from aiohttp import hdrs, web
 
-from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.s3_settings import S3Settings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import PreconditionFailed
@@ -28,7 +26,7 @@ from bucketfront.http.s3_operations import Named, Operation, operation_of
 from bucketfront.http.s3_query import S3Query
 from bucketfront.http.s3_refusal import Refusal, S3Refused
 from bucketfront.http.s3_requests import CUSTOMER_KEY_FIELDS, Dialect
-from bucketfront.keys import ObjectKey, to_key
+from bucketfront.keys import ObjectKey
 from bucketfront.server.client_application import ClientApplication, field_of
 from bucketfront.server.foreign_pages import ForeignPages
 from bucketfront.server.handlers.objects import ObjectHandler
@@ -38,10 +36,11 @@ from bucketfront.server.http1 import framing
 from bucketfront.server.pipeline import Action
 from bucketfront.server.router import Route
 from bucketfront.server.s3_endpoint import copy_source
+from bucketfront.server.s3_endpoint.bucket_view import route_to
 from bucketfront.server.s3_endpoint.forwarded_operations import ForwardedOperation, ForwardedOperations
 from bucketfront.server.s3_endpoint.grant import NOTHING, Grant
 from bucketfront.server.s3_endpoint.key_ring import Identity, KeyRing
-from bucketfront.server.s3_endpoint.permissions import Permissions, WriteLimits, action_of, denied
+from bucketfront.server.s3_endpoint.permissions import Permissions, action_of, denied
 from bucketfront.server.s3_endpoint.s3_resource import S3Resource, resource_of
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.telemetry import Telemetry
@@ -82,10 +81,6 @@ class _Request:
     def bucket(self) -> str:
         assert self.resource.bucket is not None
         return self.resource.bucket
-
-    def key(self) -> ObjectKey:
-        """Return the object that the path names. Raises BadPath."""
-        return ObjectKey(self.bucket, to_key(self.resource.octets))
 
 
 class S3Application(ClientApplication):
@@ -179,39 +174,33 @@ class S3Application(ClientApplication):
         return await self._perform_on_object(request)
 
     async def _perform_on_object(self, request: _Request) -> web.StreamResponse:
-        operation, exchange, key = request.operation, request.exchange, request.key()
+        operation = request.operation
         if operation in (Operation.GET_OBJECT, Operation.HEAD_OBJECT) and _is_cacheable(request):
             _refuse_overrides_of_anonymous(request)
-            return await self._objects.respond(exchange, self._route(request, Action.READ))
-        is_put = operation is Operation.PUT_OBJECT
-        limits = self._permissions.check_object(request.grant, key, action_of(operation), is_put=is_put)
-        if is_put:
-            return await self._put(request, key, limits)
+            return await self._objects.respond(request.exchange, self._route(request, Action.READ))
+        key = self._route(request, action_of(operation)).key()
+        if operation is Operation.PUT_OBJECT:
+            return await self._put(request, key)
         if operation in _COPIES:
             source = copy_source.parse(request.fields[copy_source.FIELD])
-            self._permissions.check_bucket(request.grant, source.bucket)
-            self._permissions.check_object(request.grant, source, Action.READ)
-            return await self._forward(request, key, {copy_source.FIELD: copy_source.text_of(source)})
+            assert source.resource.bucket is not None
+            self._permissions.check_bucket(request.grant, source.resource.bucket)
+            read = self._route(replace(request, resource=source.resource), Action.READ).key()
+            return await self._forward(request, key, {copy_source.FIELD: source.text(read)})
         return await self._forward(request, key)
 
     def _route(self, request: _Request, action: Action) -> Route:
-        """Return the route by which the handlers of mounts serve a request."""
-        octets = request.resource.octets
+        """Return the route to what a request names. It gives keys that the client is permitted to have."""
+        is_put = request.operation is Operation.PUT_OBJECT
 
         def admit(key: ObjectKey) -> None:
-            self._permissions.check_object(request.grant, key, action)
+            self._permissions.check_object(request.grant, key, action, is_put=is_put)
 
-        return Route(
-            _view(request.bucket),
-            octets,
-            b"/" + octets,
-            request.query.spelling,
-            deletes_many=action is Action.DELETE,
-            admit=admit,
-        )
+        return route_to(request.resource, request.query.spelling, admit, deletes_many=action is Action.DELETE)
 
-    async def _put(self, request: _Request, key: ObjectKey, limits: WriteLimits) -> web.StreamResponse:
+    async def _put(self, request: _Request, key: ObjectKey) -> web.StreamResponse:
         """Store an object within the limits of a mount."""
+        limits = self._permissions.check_object(request.grant, key, Action.WRITE, is_put=True)
         once = {"if-none-match": "*"} if limits.write_once else {}
         if limits.write_once and "if-match" in request.fields:
             raise PreconditionFailed("nothing is overwritten here")
@@ -251,11 +240,10 @@ class S3Application(ClientApplication):
         self._permissions.check_all(request.grant, request.resource.bucket)
         if request.resource.named is not Named.OBJECT:
             return await self._forward(request)
-        key, method = request.key(), request.exchange.request.method
+        method = request.exchange.request.method
         # The origin may ignore a parameter that is not known here, and then it deletes the object.
         writes = Action.DELETE if method == hdrs.METH_DELETE else Action.WRITE
-        self._permissions.check_object(request.grant, key, Action.READ if method in _READS else writes)
-        return await self._forward(request, key)
+        return await self._forward(request, self._route(request, Action.READ if method in _READS else writes).key())
 
     async def _list_buckets(self, request: _Request) -> web.StreamResponse:
         grant, served = request.grant, self._permissions.buckets
@@ -270,14 +258,6 @@ class S3Application(ClientApplication):
         found = sorted(bucket for bucket in served if grant.permits_bucket(bucket))
         headers = {**exchange.headers(), **exchange.s3_fields(), hdrs.CONTENT_TYPE: "application/xml"}
         return web.Response(body=s3_requests.buckets_document("bucketfront", found), headers=headers)
-
-
-@lru_cache(maxsize=1024)
-def _view(bucket: str) -> MountSettings:
-    """Return a bucket as the mount that it is for the handlers: all of it, as S3 has it."""
-    return MountSettings(
-        bucket=bucket, methods=METHODS, write=("public",), versions=True, response_overrides=True, guess_types=False
-    )
 
 
 def _fields_of(request: web.BaseRequest) -> dict[str, str]:
