@@ -91,9 +91,16 @@ class _Timeline:
 
 
 def violations(
-    records: Iterable[Record], changes: Iterable[Change], staleness: float = float("inf")
+    records: Iterable[Record],
+    changes: Iterable[Change],
+    staleness: float = float("inf"),
+    known: Iterable[tuple[float, Record]] | None = None,
 ) -> list[Violation]:
-    """Return all violations. `staleness` is how many seconds a version may be served after its replacement."""
+    """Return all violations. `staleness` is how many seconds a version may be served after its replacement.
+
+    `known` are writes, each with the time from which on no older version may be served. By default these are the
+    successful writes of the records, from their responses on.
+    """
     timelines: defaultdict[str, _Timeline] = defaultdict(_Timeline)
     for change in changes:
         timelines[change.key].add(change)
@@ -103,7 +110,9 @@ def violations(
         for record in ordered
         for rule, what in (*_of_itself(record), *_of_write(record, timelines[record.key]))
     ]
-    return found + list(_of_reads(ordered, timelines, staleness))
+    if known is None:
+        known = [(record.end, record) for record in ordered if not record.is_read and record.outcome == "done"]
+    return found + list(_of_reads(ordered, timelines, staleness, known))
 
 
 def _of_itself(record: Record) -> Iterator[tuple[str, str]]:
@@ -140,8 +149,13 @@ def _of_write(record: Record, timeline: _Timeline) -> Iterator[tuple[str, str]]:
         yield "I8", f"{[change.size for change in written]} bytes of {record.received} were stored"
 
 
-def _of_reads(ordered: Sequence[Record], timelines: Mapping[str, _Timeline], staleness: float) -> Iterator[Violation]:
-    floors = _floors(ordered, timelines)
+def _of_reads(
+    ordered: Sequence[Record],
+    timelines: Mapping[str, _Timeline],
+    staleness: float,
+    known: Iterable[tuple[float, Record]],
+) -> Iterator[Violation]:
+    floors = _floors(known, timelines)
     seen: dict[tuple[int, str], int] = {}  # last place read, by connection and key
     for record in ordered:
         if not record.is_read or not (record.version is not None or record.outcome == "absent"):
@@ -207,14 +221,13 @@ class _Floor:
         return self._places[count - 1] if count else _BEFORE
 
 
-def _floors(ordered: Iterable[Record], timelines: Mapping[str, _Timeline]) -> Mapping[str, _Floor]:
+def _floors(known: Iterable[tuple[float, Record]], timelines: Mapping[str, _Timeline]) -> Mapping[str, _Floor]:
     floors: defaultdict[str, _Floor] = defaultdict(_Floor)
-    writes = [record for record in ordered if not record.is_read and record.outcome == "done"]
-    for write in sorted(writes, key=lambda record: record.end):
+    for at, write in sorted(known, key=lambda found: found[0]):
         # The first place that fits, because two concurrent deletes cannot be told apart.
         place = timelines[write.key].first(write.version, write.start, write.end)
         if place is not None:
-            floors[write.key].add(write.end, place)
+            floors[write.key].add(at, place)
     return floors
 
 

@@ -48,7 +48,7 @@ class Workload:
     def __init__(self, rng: random.Random, objects: WorkloadObjects = OBJECTS) -> None:
         self.objects = objects
         self._rng = rng
-        self._versions = itertools.count(FIRST_WRITTEN_VERSION)
+        self.versions = itertools.count(FIRST_WRITTEN_VERSION)
 
     def fill(self, origin: OriginProcess) -> None:
         """Store the first version of each object."""
@@ -90,8 +90,8 @@ class Workload:
         size = self.objects.size(key, rng)
         match rng.choices(("put", "break off", "delete"), (6, 2, 2))[0]:
             case "put":
-                return await client.put(key, next(self._versions), size)
+                return await client.put(key, next(self.versions), size)
             case "break off":
-                return await client.put(key, next(self._versions), size, leave_at=rng.randrange(size))
+                return await client.put(key, next(self.versions), size, leave_at=rng.randrange(size))
             case _:
                 return await client.delete(key)
