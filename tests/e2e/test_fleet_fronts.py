@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
+import fleet_fronts
 import pytest
 from bucketfront_process import ROOT
 from case import Case
@@ -26,6 +27,8 @@ KEYS = examples(3_000, 10_000)
 DEADLINE_S = 60.0
 POLL_S = 0.05
 BATCH = 100  # requests of one connection
+STEPS = 4  # at least, in which a node that came back has its keys again
+TRIES = 3  # because a busy machine may not see each step
 
 
 class Client:
@@ -228,3 +231,29 @@ def test_readiness(front: str, echoes: Echoes, case: Case, tmp_path: Path) -> No
         assert client.node(next(path for path, old in zip(paths, before, strict=True) if old == "two"), "PUT") != "two"
         echoes.readiness["two"] = (200, b"ready\n")
         until(lambda: chosen() == before, "it has its keys again")
+
+
+def test_slow_start(echoes: Echoes, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With HAProxy, a node that came back has its keys again step by step, so that its misses do not come at once."""
+    case.of(program_of("HAProxy"), "the keys of a node that came back, step by step")
+    monkeypatch.setattr(fleet_fronts, "SLOW_START_S", 8)  # eight steps, because HAProxy takes one a second
+    paths = [f"/object-{number}" for number in range(300)]
+    with clients_of("HAProxy", echoes.nodes[:NODES], tmp_path / "front") as client:
+        own = client.nodes(paths).count("two")
+        assert any(_steps(client, echoes, paths, own) >= STEPS for _ in range(TRIES))
+
+
+def _steps(client: Client, echoes: Echoes, paths: Sequence[str], own: int) -> int:
+    """Take the node two away and back. Return in how many steps it got its keys, of which it has `own`."""
+    echoes.readiness["two"] = (503, b"not ready\n")
+    until(lambda: client.nodes(paths).count("two") == 0, "its keys go to other nodes")
+    echoes.readiness["two"] = (200, b"ready\n")
+    seen: list[int] = []
+
+    def has_all() -> bool:
+        seen.append(client.nodes(paths).count("two"))
+        return seen[-1] == own
+
+    until(has_all, "it has its keys again")
+    assert seen == sorted(seen)
+    return len(set(seen)) - 1
