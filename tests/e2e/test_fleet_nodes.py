@@ -1,14 +1,17 @@
 """Three bucketfronts behind HAProxy, nginx and Envoy: what S3 sends, the loss of a node, and a rolling upgrade."""
 
+import json
 import signal
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from functools import partial
 from pathlib import Path
 
 import pytest
 from case import Case
 from fleet_fronts import FRONTS, program_of
-from fleet_nodes import CLIENTS, Fleet, Nodes, failures, read_on, until
-from rows import examples
+from fleet_nodes import CLIENTS, Fleet, Member, Nodes, failures, read_on, until
+from rows import IS_WHOLE, examples
 
 OBJECTS = examples(150, 10_000)
 CONNECTIONS = CLIENTS + 2  # that a front has open to a node
@@ -100,3 +103,53 @@ def test_take_over(front: str, nodes: Nodes, case: Case, tmp_path: Path) -> None
         assert failures(warm) == []
         assert sum(client.hits for client in warm) == len(fleet.keys)
         assert fleet.fetched() == {}
+
+
+@pytest.mark.parametrize("front", FRONTS if IS_WHOLE else ("HAProxy",))
+def test_restarts(front: str, nodes: Nodes, case: Case, tmp_path: Path) -> None:
+    """A rolling restart of nodes that keep their volumes, under load: no wrong byte and no failed request (I1).
+
+    The objects of a node come from S3 once more while it is away, and from its volume after that: no cold start.
+    """
+    case.of(program_of(front), "a rolling restart of nodes with volumes, under load")
+    if front == "nginx":
+        case.cannot("It checks no health, so uploads to a node that is away get 502 until two of them have failed.")
+    with Fleet(front, nodes, tmp_path, f"restarts-{front}", 100) as fleet:
+        began = [size(member) for member in fleet.members]
+        assert failures(fleet.read_all()) == []
+        owned = [{path for path, _ in sent(*each)} for each in zip(fleet.members, began, strict=True)]
+        fleet.fetched()
+        with fleet.load(writes=front != "nginx") as clients:
+            for member, own in zip(fleet.members, owned, strict=True):
+                assert member.end(signal.SIGTERM) == 0
+                ended = size(member)
+                member.start()
+                until(partial(serves_all, member, ended, own), "it has its keys again")
+                states = [state for path, state in sent(member, ended) if path in own]
+                assert [state for state in states if "hit" not in state] == []
+        assert failures(clients) == []
+        moved = fleet.fetched()
+        assert max(moved[key] for key in fleet.keys) <= 2
+        until(lambda: not failures(fleet.read_all()) and not fleet.fetched(), "all are hits")
+
+
+def size(member: Member) -> int:
+    """Return the bytes of a node's access log."""
+    return (member.folder / "access.log").stat().st_size
+
+
+def sent(member: Member, at: int) -> list[tuple[str, str]]:
+    """Return the path of each object that a node has sent, with the state of the cache.
+
+    The node's access log is read from the byte `at` on.
+    """
+    with (member.folder / "access.log").open("rb") as log:
+        log.seek(at)
+        whole, _, _ = log.read().rpartition(b"\n")
+    lines = [json.loads(line) for line in whole.splitlines()]
+    return [(line["path"], line["cache"]) for line in lines if line["method"] == "GET"]
+
+
+def serves_all(member: Member, at: int, own: AbstractSet[str]) -> bool:
+    """Return whether a node has sent all of its objects, by its access log from a byte on."""
+    return own <= {path for path, _ in sent(member, at)}
