@@ -19,6 +19,7 @@ class BusLink:
         self._passes.set()
         self._refuses = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server
         self.port = 0
 
@@ -31,6 +32,9 @@ class BusLink:
         self._server.close()
         self._end()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
 
     def cut(self, *, hangs: bool) -> None:
         self._passes.clear()
@@ -47,6 +51,7 @@ class BusLink:
             task.cancel()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         if self._refuses:
             writer.transport.abort()
             return
@@ -59,6 +64,7 @@ class BusLink:
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+            self._writers.add(up_writer)
             ways = [asyncio.create_task(self._pass_on(reader, up_writer))]
             ways.append(asyncio.create_task(self._pass_on(up_reader, writer)))
             try:
