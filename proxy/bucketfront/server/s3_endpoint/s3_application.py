@@ -41,7 +41,7 @@ from bucketfront.server.s3_endpoint.forwarded_operations import ForwardedOperati
 from bucketfront.server.s3_endpoint.grant import NOTHING, Grant
 from bucketfront.server.s3_endpoint.key_ring import Identity, KeyRing
 from bucketfront.server.s3_endpoint.permissions import Permissions, action_of, denied
-from bucketfront.server.s3_endpoint.s3_resource import S3Resource, resource_of
+from bucketfront.server.s3_endpoint.s3_resource import S3Resource, bucket_in_host, resource_of
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.telemetry import Telemetry
 
@@ -109,7 +109,7 @@ class S3Application(ClientApplication):
         self._objects = objects
         self._uploads = uploads
         self._forwarded = forwarded
-        self._hosts = HostNames((*settings.server.names, s3.host))
+        self._hosts = HostNames((*settings.server.names, s3.host, *filter(None, [s3.domain])))
         self._pages = ForeignPages(settings.cors.allow_origins, is_tls=s3.tls is not None)
 
     def _dialect(self, request: web.BaseRequest) -> Dialect:  # noqa: ARG002 - as in the base
@@ -144,7 +144,9 @@ class S3Application(ClientApplication):
     def _check_page(self, request: web.BaseRequest, identity: Identity) -> None:
         """Refuse what the page of another site may have sent. No such page can sign."""
         if identity.credential is None:
-            self._hosts.check(request.headers.get(hdrs.HOST))
+            host = request.headers.get(hdrs.HOST)
+            if not host or bucket_in_host(host, self._domain) is None:
+                self._hosts.check(host)
             if request.method not in _READS:
                 self._pages.check(field_of(request))
 

@@ -40,9 +40,7 @@ class S3Resource:
 def resource_of(raw_target: str, host: str, domain: str | None) -> S3Resource:
     """Return what a request names. `host` is the value of Host. Raises BadPath, S3Refused."""
     target = parse_target(raw_target)
-    authority = None if domain is None else Authority.parse(host)
-    if authority is not None and authority.host.endswith(f".{domain}"):
-        name = authority.host.removesuffix(f".{domain}")
+    if (name := bucket_in_host(host, domain)) is not None:
         return S3Resource(_checked(name), target.path[1:], target.spelling, target.query)
     # A bucket has one spelling: an escape could evade a rule of a server in front.
     spelled = target.spelling[1:].partition("/")[0]
@@ -51,6 +49,14 @@ def resource_of(raw_target: str, host: str, domain: str | None) -> S3Resource:
     if bucket is None and len(target.path) > 1:
         raise S3Refused(Refusal.INVALID_BUCKET, "The specified bucket is not valid.")
     return S3Resource(bucket, octets, target.spelling, target.query)
+
+
+def bucket_in_host(host: str, domain: str | None) -> str | None:
+    """Return the name before `domain` in the value of Host, not checked. Returns None without one."""
+    authority = None if domain is None else Authority.parse(host)
+    if authority is None or not authority.host.endswith(f".{domain}"):
+        return None
+    return authority.host.removesuffix(f".{domain}")
 
 
 def _checked(name: str) -> str:
