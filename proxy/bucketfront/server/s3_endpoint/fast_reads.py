@@ -45,6 +45,7 @@ from bucketfront.server.telemetry.exchange import new_request_id
 from bucketfront.server.telemetry.logged_fields import names_of
 
 _READS = frozenset({Operation.GET_OBJECT, Operation.HEAD_OBJECT})
+MAX_KEPT_CHARS = 512  # of a target and a host; what 4096 of them become is kept before any signature is verified
 _METHOD, _TARGET, _IF_NONE_MATCH, _IF_MODIFIED_SINCE, _ORIGIN = range(5)  # of a PlainRequest
 _HEAD = -1  # what `recognise` adds
 
@@ -130,7 +131,9 @@ class FastReads:
         """Return a read that its client is permitted, or None if it is not plain. Raises ProxyErrors."""
         method, target = _text(request[_METHOD]), _text(request[_TARGET])
         fields = _fields_of(_text(request[_HEAD]))
-        resource = self._resource_of(target, fields.get("host", ""), self._domain)
+        host = fields.get("host", "")
+        is_short = len(target) + len(host) <= MAX_KEPT_CHARS
+        resource = (self._resource_of if is_short else resource_of)(target, host, self._domain)
         identity = self._keys.identify_at_once(method, resource.path, resource.query, fields)
         if identity is None or identity.credential is None or resource.bucket is None:
             return None
