@@ -109,7 +109,9 @@ def _claim_of_fields(authorization: str, fields: Fields) -> Claim:
         raise _of_another_kind(authorization)
     parts = dict(part.strip(" \t").partition("=")[::2] for part in found[1].split(","))
     names, signature = parts.get("SignedHeaders", ""), parts.get("Signature", "")
-    if _NAMES.fullmatch(names) is None or _SIGNATURE.fullmatch(signature) is None:
+    # More than three parts are those of two fields, which were joined.
+    is_one = found[1].count(",") == 2
+    if not is_one or _NAMES.fullmatch(names) is None or _SIGNATURE.fullmatch(signature) is None:
         raise S3Refused(Refusal.MALFORMED_HEADER, "Authorization is no signature of AWS4-HMAC-SHA256")
     key_id, scope = _credential(parts.get("Credential", ""), Refusal.MALFORMED_HEADER)
     moment = _moment(fields, scope)
