@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from proxy_under_test import BLOCK, S3, Proxy, WallClock, pattern, settings_of, until
 from relay import Relay, Seen
-from wire import fetch, message
+from s3_clients import RawClient, endpoint
+from wire import connected, fetch, message
 
 from bucketfront.app import App
 from bucketfront.descriptor_channel import DescriptorChannel, connect
 from bucketfront.errors import CannotListen, ProxyError, StoreError, UnusableSetting
+from bucketfront.fair_share import Resource
 from bucketfront.takeover import incumbent, messages
 from bucketfront.takeover.messages import SOCKET_NAME, Step
 from bucketfront.takeover.messages import message as to_other
@@ -402,3 +404,24 @@ async def test_listeners_that_differ(take_over: TakeOver, s3: S3, tmp_path: Path
     assert (await fetch(f"unix:{paths[1]}", "/x")).body == b"data"
     assert not paths[0].exists()
     assert new.app.address == old.app.address
+
+
+async def test_the_s3_endpoint_passes(take_over: TakeOver, s3: S3, clock: WallClock) -> None:
+    """Clients of S3 find the same address, and a PutObject under way ends and is what both listeners serve (I5)."""
+    clock.jump(-3600)  # to the time of the signatures
+    s3.put("x", b"old")
+    old = await take_over(**endpoint())
+    assert (await old.get("/x")).body == b"old"
+    client, body = RawClient(old, clock), b"n" * 1000
+    fields = client.signer.fields("PUT", f"{client.address}/{s3.bucket}/x", {}, body)
+    async with connected(client.address) as connection:
+        await connection.send(message("PUT", f"/{s3.bucket}/x", fields, body)[:-500])
+        await until(lambda: old.app.fair_shares.shares[Resource.UPLOADS].used == 1)
+        new = await take_over(**endpoint())
+        assert RawClient(new, clock).address == client.address
+        assert (await new.get("/x")).body == b"old"
+        await connection.send(body[-500:])
+        assert (await connection.response("PUT")).status == 200
+    await old.stop()
+    assert (await new.get("/x")).body == s3.get("x") == body
+    assert (await RawClient(new, clock).send("GET", f"/{s3.bucket}/x")).body == body
