@@ -290,6 +290,29 @@ async def test_a_node_that_does_not_acknowledge_is_named(world: World, monkeypat
     await world.nodes.pop().kill()
 
 
+async def test_a_register_that_was_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the server lost all, a purge names a node that may not know of it, until that has read on (I36)."""
+    monkeypatch.setattr(fleet_module, "MAX_WAIT_S", 0.01)
+    a, b = await pair(world)
+    await eventually(lambda: len(a.fleet._known) == 2)
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr(fleet_module, "ACKNOWLEDGE_TIMEOUT_S", 0.2)
+        for name in ("read", "register"):
+            cut_off.setattr(b.fleet._bus, name, fail)
+        await eventually(lambda: b.fleet.reading_failure != "")
+        world.server.flush()
+        await eventually(lambda: a.fleet.figures.follower.gaps == 1)
+        found = await a.fleet.acknowledged()
+        assert (found.done, found.missing) == (("a",), ("b",))
+    found = await a.fleet.acknowledged()
+    assert (found.done, found.missing) == (("a", "b"), ())
+
+
+async def fail(*_: object) -> None:
+    """Fail as the calls of a node that cannot reach the bus."""
+    raise BusError("cut off")
+
+
 async def test_purges_that_wait_look_at_the_register_in_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many purges that wait at once take one connection of the bus, which has few."""
     a, _ = await pair(world)

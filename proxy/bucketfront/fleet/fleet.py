@@ -13,12 +13,15 @@ lives it has the notices themselves. After a restart it pays with `EVERYTHING_ST
 
 A node counts as live for `ttl_when_lost` after each registration. Beyond that it serves nothing as fresh that S3 has
 not confirmed, because its `FreshnessBound` has ended by then. So its acknowledgement is not needed.
+
+A server that lost its memory has an empty register. Then the nodes that were in it before are waited for as well, until
+they register again or cease to count as live.
 """
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 
 from bucketfront.cache import Cache, Invalidation
@@ -81,6 +84,7 @@ class Fleet:
         self._follower = Follower(bus, cache, self._sender, clock)
         self._looks = asyncio.Lock()  # one at the register, whatever the number of purges that wait
         self._tasks = TaskSet()
+        self._known: dict[str, tuple[Member, float]] = {}  # nodes of the register, and when they were last in it
         self._has_caught_up = asyncio.Event()
         self._runs = False
         self._last_sent = EntryId()
@@ -114,8 +118,10 @@ class Fleet:
         cannot be used.
         """
         number = self._outbox.add(Signal.ACKNOWLEDGE)
-        seen: dict[str, Member] = {}
+        own = self._state.node
+        seen = {own: Member(own, self._name, EntryId())}  # its position is not known before it has registered
         barrier: EntryId | None = None
+        has_looked = False
         try:
             async with asyncio.timeout(ACKNOWLEDGE_TIMEOUT_S):
                 await self._outbox.emptied(number)
@@ -123,18 +129,30 @@ class Fleet:
                 while True:
                     async with self._looks:
                         live = await self._bus.members()
-                    seen |= {member.node: member for member in live}
-                    if all(member.at >= barrier for member in live):
+                    has_looked = True
+                    awaited = {own: seen[own]} | self._lost({member.node for member in live})
+                    awaited |= {member.node: member for member in live}
+                    seen |= awaited
+                    if all(member.at >= barrier for member in awaited.values()):
                         break
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            if barrier is None or not seen:
+            if barrier is None or not has_looked:
                 raise BusError(self.sending_failure or "the server does not respond") from None
         members = sorted(seen.values(), key=lambda member: member.name)
         return Acknowledgement(
             tuple(member.name for member in members if member.at >= barrier),
             tuple(member.name for member in members if member.at < barrier),
         )
+
+    def _lost(self, live: Collection[str]) -> dict[str, Member]:
+        """Return the nodes that the register had before the server lost it, and that are not `live` again."""
+        now, gap_at = self._clock(), self._follower.gap_at
+        return {
+            node: replace(member, at=EntryId())
+            for node, (member, at) in self._known.items()
+            if node not in live and at <= gap_at and now - at < self._ttl_when_lost
+        }
 
     @property
     def failure(self) -> str:
@@ -243,6 +261,11 @@ class Fleet:
     async def _register(self) -> None:
         await self._register_once()
         self.registering_failure = ""
+        async with self._looks:
+            live = await self._bus.members()
+        now = self._clock()
+        known = {node: found for node, found in self._known.items() if now - found[1] < self._ttl_when_lost}
+        self._known = known | {member.node: (member, now) for member in live}
         await asyncio.sleep(min(MAX_WAIT_S, self._ttl_when_lost / 4))
 
     async def _register_once(self) -> None:

@@ -12,6 +12,7 @@ so that no failure of this module can leave anything fresh for longer than `bus.
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -54,6 +55,7 @@ class Follower:
         self._clock = clock
         self._must_expire = False  # something could not be applied
         self.position: Position | None = None
+        self.gap_at = -math.inf  # the time of the last gap, by the clock
         self.figures = FollowerFigures()
 
     @property
@@ -91,6 +93,7 @@ class Follower:
         """Go on at the end of the stream, and have all that is cached revalidated."""
         if self.position is not None:
             self.figures.gaps += 1
+            self.gap_at = self._clock()
             log.warning(
                 "the bus has lost notices that this proxy has not read, so all that it has cached is stale"
                 " and is revalidated before it is served"
