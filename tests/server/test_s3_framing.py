@@ -2,6 +2,7 @@
 
 import hashlib
 from base64 import b64encode
+from urllib.parse import parse_qs
 
 import pytest
 from proxy_under_test import S3, Proxy, StartProxy, WallClock
@@ -46,6 +47,22 @@ async def test_the_last_chunk_has_a_wrong_signature(raw: RawClient, s3: S3) -> N
         response = await fetch(raw.address, target, method="PUT", headers=fields, body=body)
         assert (response.status in (400, 403), code in response.body) == (True, True), response.body
     assert s3.keys() == []
+
+
+async def test_signed_chunks_of_a_presigned_url(raw: RawClient, s3: S3) -> None:
+    """If a presigned URL is for signed chunks, their signatures are verified as well (I8)."""
+    target = f"/{s3.bucket}/a"
+    given = {"x-amz-content-sha256": SIGNED_CHUNKS, "x-amz-decoded-content-length": str(len(BODY))}
+    signed_target = raw.signer.presigned("PUT", raw.address + target, fields=given)
+    fields = {"Host": raw.address.removeprefix("http://"), **given}
+    seed = parse_qs(signed_target.partition("?")[2])
+    head = {"X-Amz-Date": seed["X-Amz-Date"][0], "Authorization": f"Signature={seed['X-Amz-Signature'][0]}"}
+    chunks = Chunks(raw.signer, head)
+    right = chunks.chunk(BODY) + chunks.chunk(b"") + b"\r\n"
+    for body, status in ((right.replace(b"9012", b"9112", 1), 403), (right, 200)):
+        response = await fetch(raw.address, signed_target, method="PUT", headers=fields, body=body)
+        assert response.status == status, response.body
+        assert s3.keys() == ([] if status == 403 else ["a"])
 
 
 async def test_a_trailing_checksum_that_is_wrong(raw: RawClient, s3: S3, proxy: Proxy) -> None:

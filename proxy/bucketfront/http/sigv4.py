@@ -91,7 +91,7 @@ def claim_of(fields: Fields, query: str) -> Claim | None:
     is_presigned = any(name == "X-Amz-Algorithm" for name, _ in parameters)
     if not authorization:
         if is_presigned:
-            return _claim_of_query(dict(parameters))
+            return _claim_of_query(dict(parameters), fields)
         if "AWSAccessKeyId=" in query:
             raise _of_another_kind("AWS")
         return None
@@ -148,7 +148,7 @@ def _moment(fields: Fields, scope: Scope) -> str:
     return moment
 
 
-def _claim_of_query(parameters: Mapping[str, str]) -> Claim:
+def _claim_of_query(parameters: Mapping[str, str], fields: Fields) -> Claim:
     refusal = Refusal.MALFORMED_QUERY
     if missing := sorted(_IN_QUERY - parameters.keys()):
         raise S3Refused(refusal, f"a signature in the query needs {', '.join(missing)}")
@@ -163,7 +163,8 @@ def _claim_of_query(parameters: Mapping[str, str]) -> Claim:
     expires = parameters["X-Amz-Expires"]
     if _EXPIRES.fullmatch(expires) is None or not 0 < int(expires) <= MAX_EXPIRES_S:
         raise S3Refused(refusal, f"X-Amz-Expires must be from 1 to {MAX_EXPIRES_S}")
-    payload = parameters.get("X-Amz-Content-Sha256", Payload.UNSIGNED)
+    # The field is what the body is compared with, so it counts if it is there. Then it must be signed.
+    payload = fields.get("x-amz-content-sha256") or parameters.get("X-Amz-Content-Sha256", Payload.UNSIGNED)
     return Claim(key_id, scope, moment, tuple(names.split(";")), signature, payload, int(expires))
 
 
