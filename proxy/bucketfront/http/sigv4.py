@@ -187,6 +187,11 @@ def check_time(claim: Claim, now: float) -> None:
         raise S3Refused(Refusal.DENIED, "Request is not valid yet")
 
 
+def end_of(claim: Claim) -> float:
+    """Return when the signature holds no more, in seconds since the epoch. Raises S3Refused for a malformed time."""
+    return _seconds(claim.moment) + (MAX_SKEW_S if claim.expires is None else claim.expires)
+
+
 def _seconds(moment: str) -> float:
     year, month, day = int(moment[:4]), int(moment[4:6]), int(moment[6:8])
     hour, minute, second = int(moment[9:11]), int(moment[11:13]), int(moment[13:15])

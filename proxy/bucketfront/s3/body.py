@@ -145,6 +145,10 @@ class S3Body:
             self.on_slow(error)
         raise error
 
+    def arrived(self) -> int:
+        """Return how many bytes have come of a body that is closed without being read."""
+        return len(self._read_arrived()) or self._response.content.total_bytes
+
     def close(self) -> None:
         """Return the connection to the pool if the body was read to its end, else close it.
 

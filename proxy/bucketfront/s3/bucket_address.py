@@ -7,6 +7,7 @@ prepared and not sent (see `direct_reads`).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from botocore.utils import percent_encode
 
@@ -66,6 +67,12 @@ class BucketAddress:
 
     def request(self, forwarded: ForwardedRequest, body: Any, context: dict[str, Any]) -> ReadRequest:
         """Return the request as the SDK's signer and its HTTP session take it. `context` is that of both."""
+        if forwarded.signed_target is not None:
+            context |= {"client_config": self.client_config}
+            fields = dict(forwarded.fields)
+            # The client's target and Host never form the host that is connected to (docs/invariants.md#fixed-egress).
+            url = _host_of(self.url) + forwarded.signed_target
+            return ReadRequest(forwarded.method, url, fields, body, True, context)
         url = self.location if forwarded.operation == "GetBucketLocation" else self.url
         if forwarded.key:
             assert self.keys is not None, "the service has no keys"
@@ -76,6 +83,12 @@ class BucketAddress:
             headers["X-Amz-Content-SHA256"] = forwarded.payload  # the signer sets it in other requests
         context |= {"client_config": self.client_config, PAYLOAD: forwarded.payload}
         return ReadRequest(forwarded.method, f"{url}?{query}" if query else url, headers, body, True, context)
+
+
+def _host_of(url: str) -> str:
+    """Return the beginning of a URL up to its path."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _without_query(url: str) -> str:

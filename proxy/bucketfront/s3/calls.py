@@ -90,10 +90,13 @@ class Calls:
             raise refusal.mistake from refusal.__cause__
 
     @contextmanager
-    def observed(self, operation: str, bucket: str, *, is_forwarded: bool = False) -> Iterator[None]:
+    def observed(
+        self, operation: str, bucket: str, *, is_forwarded: bool = False, is_ours: bool = True
+    ) -> Iterator[None]:
         """Run one request for `bucket`, and learn from its response what holds for the bucket.
 
-        `operation` is the name of S3's API. `is_forwarded` means that a client of S3 has made the request.
+        `operation` is the name of S3's API. `is_forwarded` means that a client of S3 has made the request. `is_ours` is
+        false for one that a client has signed.
         """
         try:
             yield
@@ -105,7 +108,10 @@ class Calls:
         except VersionUnchanged:
             self.failures.succeeded(operation, bucket)
             raise
-        self.failures.succeeded(operation, bucket)
+        if is_ours:
+            self.failures.succeeded(operation, bucket)
+        else:
+            self.failures.reached(operation)
 
     def counted_as(self, bucket: str | None) -> str:
         """Return the name by which the outcomes of a bucket count that a client has named, or of none.

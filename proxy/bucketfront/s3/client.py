@@ -188,15 +188,16 @@ class S3Origin:
         if is_guarded:
             await self._probe_if_due(key, self._call_timeout if self.breaker.is_open else 0)
             self.breaker.check()
+        is_ours = request.signed_target is None
         await self.calls.wait_for_turn(bucket)
         async with self._slot_of(request, key) as release:
             stall_timeout = self._stall_timeout if request.is_streamed else self._call_timeout
             call = ForwardedCall(what, request, self.calls, self._forwarder, stall_timeout)
             try:
                 if is_guarded:
-                    await self._with_retries(what, request.operation, bucket, key, call.send)
+                    await self._with_retries(what, request.operation, bucket, key, call.send, is_ours=is_ours)
                 else:
-                    with self.calls.observed(request.operation, bucket, is_forwarded=True):
+                    with self.calls.observed(request.operation, bucket, is_forwarded=True, is_ours=is_ours):
                         await call.send()
             except OriginError as error:
                 if not call.is_refusal(error):
@@ -277,13 +278,20 @@ class S3Origin:
         return self.calls.client
 
     async def _with_retries(
-        self, what: str, operation: str, bucket: str, key: ObjectKey, attempt: Callable[[], Awaitable[T]]
+        self,
+        what: str,
+        operation: str,
+        bucket: str,
+        key: ObjectKey,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        is_ours: bool = True,
     ) -> T:
         """Run `attempt` up to READ_ATTEMPTS times within one deadline. The retry budget pays for all but the first."""
         self.retries.earn()
         until = asyncio.get_running_loop().time() + self._call_timeout
         # All of these are requests of clients, also those whose operations bucketfront sends as probes.
-        observed = partial(self.calls.observed, operation, bucket, is_forwarded=True)
+        observed = partial(self.calls.observed, operation, bucket, is_forwarded=True, is_ours=is_ours)
         for number in range(1, READ_ATTEMPTS + 1):
             try:
                 with self.breaker.attempt(key), observed(), translated(what):

@@ -165,6 +165,11 @@ class OriginFailures:
         self._count(operation, OK)
         self._worked(bucket)
 
+    def reached(self, operation: str) -> None:
+        """Take a response to a request with another signature than ours, which shows nothing about our credentials."""
+        self._count(operation, OK)
+        self._ended(lambda known: known.reason is Reason.ORIGIN_UNREACHABLE)
+
     def failed(self, operation: str, bucket: str, error: OriginError, *, is_forwarded: bool = False) -> None:
         """Take an error of a request, also one that is a fact about its object.
 

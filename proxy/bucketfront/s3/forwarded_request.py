@@ -1,7 +1,8 @@
 """A request of a client of S3 as S3 gets it: the same operation, re-signed with the credentials of the settings.
 
-What the client has signed is verified elsewhere and is no part of it. Key and query go to S3 in the one encoding that
-Signature Version 4 prescribes (S3 API, "Authenticating Requests"), because S3 compares that with the signature.
+What the client has signed is verified elsewhere and is no part of it, except in a request with `signed_target`, on
+which S3 decides. Key and query of all others go to S3 in the one encoding that Signature Version 4 prescribes (S3 API,
+"Authenticating Requests"), because S3 compares that with the signature.
 """
 
 import re
@@ -44,6 +45,8 @@ class ForwardedRequest:
       signature at first.
     - `length` is the number of bytes of the body as it is sent. Without it a body is sent in chunks of HTTP.
     - `payload` is the value of `x-amz-content-sha256`.
+    - `signed_target` is the raw target of a request that is sent as the client has made it, signed or anonymous. Its
+      `fields` are then all that are sent, `Host` among them.
     """
 
     operation: str
@@ -55,6 +58,7 @@ class ForwardedRequest:
     body: AsyncIterator[bytes] | bytes | None = None
     length: int | None = None
     payload: str = UNSIGNED_PAYLOAD
+    signed_target: str | None = None
 
     @property
     def is_read(self) -> bool:
@@ -82,10 +86,14 @@ class ForwardedRequest:
         Raises BucketNotForwarded, RequestRefused for a field that HTTP does not allow, and AccessDenied if the client
         expects another owner of the bucket.
         """
-        if self.bucket is not None and PLAIN_BUCKET.fullmatch(self.bucket) is None:
+        if self.signed_target is None and self.bucket is not None and PLAIN_BUCKET.fullmatch(self.bucket) is None:
             raise BucketNotForwarded("access points and directory buckets are not forwarded")
         if any(not is_token(name) or _UNSENDABLE.search(value) for name, value in self.fields):
             raise RequestRefused(f"{self.operation}: a header holds what S3 does not take")
+        if self.signed_target is not None:
+            if not self.signed_target.isascii():
+                raise RequestRefused(f"{self.operation}: the target of a request must be ASCII")
+            return
         expected = dict(self.fields).get("x-amz-expected-bucket-owner", owner)
         if owner is not None and expected != owner:
             raise AccessDenied(f"{self.operation}: the bucket has another owner than x-amz-expected-bucket-owner names")

@@ -77,6 +77,10 @@ class ChunkedBody:
                 self._rate.waited(clock() - began, len(data))
         return data
 
+    def arrived(self) -> int:
+        """Return how many bytes have come of a body that is closed without being read."""
+        return self._response.content.total_bytes
+
     def close(self) -> None:
         if self._is_closed:
             return
@@ -152,6 +156,10 @@ class ForwardedResponse:
                 return
             self._ahead.append(bytes(piece))
             received += len(piece)
+
+    def arrived(self) -> int:
+        """Return how many bytes have come of a body that is closed without being read."""
+        return 0 if self._body is None else self._body.arrived()
 
     async def _receive(self) -> Bytes:
         if self._has_ended:

@@ -11,6 +11,8 @@ sent by the SDK's HTTP session (`transport`). Bodies stream in both directions.
   object, it is handed on as it is. If our credentials, clock or settings caused it, or if the origin failed, it is
   raised as for other requests (docs/invariants.md#whose-fault).
 - A request whose signature S3 refuses is signed anew once, if its body can be sent again.
+- A request that the client has signed is sent once, as it is. S3 decides on it, so each status of the client's passes,
+  whatever it would mean of our own signature.
 - The response to a HEAD has no body, and so no code of S3. A GET of the same shows it, and is sent if the status may be
   our fault.
 - A body has the declared length, or its connection is closed. So S3 never stores a part of it
@@ -39,9 +41,10 @@ from bucketfront.s3.error_translation import code_in, error_of_forwarded, facts_
 from bucketfront.s3.forwarded_body import Progress, SentBody
 from bucketfront.s3.forwarded_request import ForwardedRequest
 from bucketfront.s3.forwarded_response import ForwardedResponse, body_of, headers_of
-from bucketfront.s3.sdk_client import add_trace
+from bucketfront.s3.sdk_client import add_hops, add_trace
 from bucketfront.s3.sdk_response import MAX_ERROR_BYTES, SdkResponse
 from bucketfront.s3.signature import Signature
+from bucketfront.s3.transport import accept_encoding
 from bucketfront.s3.upload.upload_slots import UploadSlots
 
 MAX_ADDRESSES = 1024  # buckets whose address is remembered: clients may name any bucket
@@ -50,7 +53,7 @@ SLOW_TIMEOUT_S = 300.0  # S3 takes minutes to put 10,000 parts together, or to c
 _FIRST_ERROR = 300
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 _MAYBE_OURS = frozenset({400, 401, 403})  # statuses to a HEAD that our credentials or clock can cause
-_OF_HEAD: dict[int, type[OriginError]] = {403: AccessDenied, 404: ObjectNotFound}
+_OF_CLIENT: dict[int, type[OriginError]] = {401: AccessDenied, 403: AccessDenied, 404: ObjectNotFound}
 _XML = ("", "application/xml", "text/xml")
 
 
@@ -103,6 +106,9 @@ class Forwarder:
                 progress.end()
 
     async def _exchange(self, what: str, request: ForwardedRequest, body: SentBody) -> ForwardedResponse:
+        if request.signed_target is not None:
+            response = _judged(request, await self._send(what, request, await self._address(None), body, {}))
+            return await _with_list(request, response)
         address = await self._address(request.bucket)
         response = await self._signed_exchange(what, request, address, body)
         if request.method == "HEAD" and _is_unexplained(response):
@@ -110,13 +116,7 @@ class Forwarder:
             await self._explain(what, request, address, body)
             if self._signature.changes != changes:
                 response = await self._signed_exchange(what, request, address, body)
-        if request.is_list and response.refusal is None:
-            try:
-                await response.read_ahead()
-            except BaseException:
-                response.close()
-                raise
-        return response
+        return await _with_list(request, response)
 
     async def _address(self, bucket: str | None) -> BucketAddress:
         if bucket not in self._addresses:
@@ -130,7 +130,7 @@ class Forwarder:
         self, what: str, request: ForwardedRequest, address: BucketAddress, body: SentBody
     ) -> ForwardedResponse:
         """Send a request, and once more if S3 refuses its signature and another one may help."""
-        context: dict[str, Any] = {"read_timeout": self._slow_timeout} if request.is_slow else {}
+        context: dict[str, Any] = {}
         response = await self._send(what, request, address, body, context)
         if not await self._cures(context, response, was_repeated=False) or not body.is_repeatable:
             return _judged(request, response)
@@ -149,13 +149,20 @@ class Forwarder:
     async def _send(
         self, what: str, request: ForwardedRequest, address: BucketAddress, body: SentBody, context: dict[str, Any]
     ) -> ForwardedResponse:
+        if request.is_slow:
+            context["read_timeout"] = self._slow_timeout
         prepared = address.request(request, None if request.body is None else body, context)
-        if address.scope is not None:
+        is_ours = request.signed_target is None
+        if is_ours and address.scope is not None:
             await self._signature.sign(prepared, address.scope)
-        # As in requests of the SDK, the framing is no part of the signature.
+        # As in requests of the SDK, the framing is no part of our signature.
         prepared.headers |= request.framing()
-        add_trace(prepared)
-        raw: SdkResponse = (await self._session.send(prepared)).raw
+        (add_trace if is_ours else add_hops)(prepared)
+        coding = accept_encoding.set(prepared.headers.get("accept-encoding", "identity"))  # a client may have signed it
+        try:
+            raw: SdkResponse = (await self._session.send(prepared)).raw
+        finally:
+            accept_encoding.reset(coding)
         try:
             self._billing.count(request.operation, raw.status, ObjectKey(request.bucket or "", request.key))
             if raw.status >= _FIRST_ERROR and not _is_unchanged(raw.status, request):
@@ -188,7 +195,8 @@ class Forwarder:
             headers.popall("content-encoding", None)  # `read` has decoded it
             headers["content-length"] = str(len(data))
         sent = facts_of(raw.status, raw.fields, code_in(data))
-        refusal = _error_of_head(what, sent) if is_head else None
+        is_signed = request.signed_target is not None
+        refusal = _error_of_client(what, sent, lowest=300 if is_signed else 400) if is_head or is_signed else None
         if refusal is None:
             refusal = error_of_forwarded(what, sent, raw.fields, is_read=request.is_read)
         return ForwardedResponse(raw.status, headers, None, data, refusal)
@@ -227,11 +235,26 @@ def _is_unchanged(status: int, request: ForwardedRequest) -> bool:
     return status == 304 and request.is_read and any(name in _CONDITIONS for name, _ in request.fields)
 
 
-def _error_of_head(what: str, sent: ErrorResponse) -> OriginError | None:
-    """Return the error of a response to HEAD that is no error of ours or of the origin, as far as its status shows."""
+async def _with_list(request: ForwardedRequest, response: ForwardedResponse) -> ForwardedResponse:
+    """Return the response, of which a short list was received as a whole."""
+    if request.is_list and response.refusal is None:
+        try:
+            await response.read_ahead()
+        except BaseException:
+            response.close()
+            raise
+    return response
+
+
+def _error_of_client(what: str, sent: ErrorResponse, lowest: int) -> OriginError | None:
+    """Return the error of a response that is no error of ours or of the origin, as far as its status shows.
+
+    That is one to a HEAD, or to a request that the client has signed, from the status `lowest` on. The client's own
+    signature may be for another region, to which S3 redirects it.
+    """
     message = f"{what}: the origin answered {sent.status}"
-    if not 400 <= sent.status < 500 or sent.status in (407, 408, 429):
+    if not lowest <= sent.status < 500 or sent.status in (407, 408, 429):
         return None
-    found = _OF_HEAD.get(sent.status, RequestRefused)(message)
+    found = _OF_CLIENT.get(sent.status, RequestRefused)(message)
     found.response = sent
     return found

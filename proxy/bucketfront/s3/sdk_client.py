@@ -142,6 +142,14 @@ def add_trace(request: Any, **_: Any) -> None:
     agent = request.headers.get("User-Agent", "")
     agent = agent if isinstance(agent, str) else agent.decode()
     request.headers["User-Agent"] = f"{agent} (request {trace.request_id})"  # S3's access logs have this field
+    add_hops(request)
+
+
+def add_hops(request: Any) -> None:
+    """Add the fields by which servers find loops, and traces their way (RFC 9110 section 7.6.3)."""
+    trace = current_trace()
+    if trace is None:
+        return
     for name, value in (("Via", trace.via), (TRACEPARENT, trace.traceparent), (TRACESTATE, trace.tracestate)):
         if value is not None:
             request.headers[name] = value
