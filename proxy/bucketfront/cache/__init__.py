@@ -20,7 +20,7 @@ from bucketfront.cache.fetch.fill_view import FillView, PartView, ReaderView
 from bucketfront.cache.fetch.traffic import Waste
 from bucketfront.cache.handover import hand_over, take_back
 from bucketfront.cache.held import Held, Present
-from bucketfront.cache.lookup_flow import Absent
+from bucketfront.cache.lookup_flow import Absent, Shown
 from bucketfront.cache.mode import CacheMode
 from bucketfront.cache.observed import Observed
 from bucketfront.cache.origin import NotModified, Origin, OriginResponse
@@ -88,6 +88,7 @@ __all__ = [
     "RemovalFigures",
     "RemovalReason",
     "Shadow",
+    "Shown",
     "Snapshot",
     "SparedVersion",
     "Statistics",

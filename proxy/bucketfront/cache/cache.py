@@ -19,9 +19,9 @@ from bucketfront.cache.entries.removals import RemovalFigures, RemovalReason, St
 from bucketfront.cache.fetch.fill_view import FillView
 from bucketfront.cache.fetch.integrity import Integrity
 from bucketfront.cache.fetch.single_flight import Lookups
-from bucketfront.cache.fetch.traffic import Account
+from bucketfront.cache.fetch.traffic import Account, Cause, Waste
 from bucketfront.cache.held import MAX_SPANS, Held, Present
-from bucketfront.cache.lookup_flow import Absent, LookupFlow
+from bucketfront.cache.lookup_flow import Absent, LookupFlow, Shown
 from bucketfront.cache.mode import CacheMode
 from bucketfront.cache.reader import Reader, ReaderContext
 from bucketfront.cache.shadow import Shadow
@@ -250,10 +250,25 @@ class Cache:
         part: FromTo | Suffix | None = None,
         revalidate: bool = False,
         only_if_cached: bool = False,
+        shown: Shown | None = None,
     ) -> Coroutine[Any, Any, Reader | Absent]:
-        """Find the object that a client gets: by `lookup`, or straight at the origin if the cache does not serve."""
-        look_up = self.lookup if self._bypass is None else self._bypass.lookup
-        return look_up(key, wants_body=wants_body, part=part, revalidate=revalidate, only_if_cached=only_if_cached)
+        """Find the object that a client gets: by `lookup`, or straight at the origin if the cache does not serve.
+
+        With `shown` an entry of that version serves without a request, and one of another version is revalidated. The
+        Reader may have another version in the end.
+        """
+        if self._bypass is None:
+            return self._lookup_flow.lookup(
+                key,
+                wants_body=wants_body,
+                part=part,
+                revalidate=revalidate,
+                only_if_cached=only_if_cached,
+                shown=shown,
+            )
+        return self._bypass.lookup(
+            key, wants_body=wants_body, part=part, revalidate=revalidate, only_if_cached=only_if_cached
+        )
 
     # --- looking without a use -------------------------------------------------------------------------------
 
@@ -480,6 +495,12 @@ class Cache:
         return self._entries.removals.refusals
 
     # --- figures ---------------------------------------------------------------------------------------------
+
+    def note_closed_body(self, key: ObjectKey, count: int) -> None:
+        """Count bytes of an object that the origin has sent, and that are fetched again because they went elsewhere."""
+        account = self._fetch_context.traffic.of(key)
+        account.add(Cause.PASS_THROUGH, count)
+        account.waste(Waste.TWICE, count)
 
     @property
     def traffic(self) -> Mapping[str, Account]:

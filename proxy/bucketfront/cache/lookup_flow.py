@@ -67,6 +67,23 @@ class Absent:
     observed: Observed | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A version that the origin has shown to a client that asked it itself, and the status of that response.
+
+    `last_modified` is None if the response has no such field. `status` is None if the origin has shown the version
+    before, and the client may have it without another request.
+    """
+
+    etag: str
+    last_modified: str | None
+    status: int | None
+
+    def is_of(self, metadata: Metadata) -> bool:
+        """Return whether that is the version of the metadata, as far as the response shows."""
+        return self.etag == metadata.etag and self.last_modified in (None, metadata.last_modified)
+
+
 class LookupFlow:
     """Finds the entry that serves a key, and publishes new versions. Lives in the event loop."""
 
@@ -103,8 +120,10 @@ class LookupFlow:
         part: FromTo | Suffix | None = None,
         revalidate: bool = False,
         only_if_cached: bool = False,
+        shown: Shown | None = None,
     ) -> Reader | Absent:
-        """Return a Reader for the object of `key`, or Absent. See `Cache.lookup`."""
+        """Return a Reader for the object of `key`, or Absent. See `Cache.lookup` and `Cache.lookup_for_client`."""
+        revalidate = revalidate or shown is not None
         for _ in range(MAX_RESTARTS):
             if not self._fetch_context.ownership.is_held:
                 return await self._look_past(key, part, wants_body=wants_body, only_if_cached=only_if_cached)
@@ -115,9 +134,10 @@ class LookupFlow:
             if decision is Decision.ABSENT:
                 self._counters.hits += 1
                 return Absent(CacheStatus(ttl=absent_for))
-            if entry is not None and decision in (Decision.HIT, Decision.STALE):
+            is_shown = entry is not None and shown is not None and shown.is_of(entry.metadata)
+            if entry is not None and (is_shown or decision in (Decision.HIT, Decision.STALE)):
                 self._entries.pin(entry)
-                status, how = self._serve(entry, decision, now)
+                status, how = self._serve(entry, decision, now, shown if is_shown else None)
                 failure = None
             elif only_if_cached:
                 raise NotCached(f"{key} is not in the cache")
@@ -165,9 +185,17 @@ class LookupFlow:
         status = CacheStatus(Forward.MISS, fwd_status=result.status)
         return Reader(result.entry, status, self._readers, Found.ELSEWHERE)
 
-    def _serve(self, entry: Entry, decision: Decision, now: float) -> tuple[CacheStatus, Found]:
-        """Return the cache status of an entry that serves at once. The reader counts it."""
+    def _serve(self, entry: Entry, decision: Decision, now: float, shown: Shown | None) -> tuple[CacheStatus, Found]:
+        """Return the cache status of an entry that serves at once. The reader counts it.
+
+        A version that the origin has shown is confirmed for its client alone, because others may have an older one.
+        """
         ttl = entry.ttl(now)
+        if shown is not None:
+            if shown.status is None:
+                return CacheStatus(ttl=ttl), Found.FRESH
+            self._counters.revalidations += 1
+            return CacheStatus(_forward(entry, now), fwd_status=shown.status), Found.ELSEWHERE
         if decision is Decision.HIT:
             return CacheStatus(ttl=ttl), Found.FRESH
         if not self._lookups.is_running(entry.key):

@@ -9,7 +9,7 @@ from itertools import chain
 
 from aiohttp import hdrs, web
 
-from bucketfront.cache import Absent, Cache, Reader, Refusal
+from bucketfront.cache import Absent, Cache, Reader, Refusal, Shown
 from bucketfront.errors import (
     AccessDenied,
     ContentMismatch,
@@ -52,13 +52,19 @@ log = logging.getLogger(__name__)
 class _Wanted:
     """A request, parsed once. `revalidate` is true if the client may force a revalidation and does.
 
-    `only_if_cached` is true if no request may go to the origin (RFC 9111 section 5.2.1.7).
+    `only_if_cached` is true if no request may go to the origin (RFC 9111 section 5.2.1.7). `shown` is as in
+    `ObjectHandler.respond`.
     """
 
     head: RequestHead
     query: Query
     revalidate: bool
     only_if_cached: bool
+    shown: Shown | None
+
+
+class OtherVersion(ProxyError):
+    """The version that the origin has shown to a client is not the one that a lookup has found."""
 
 
 class ObjectHandler:
@@ -77,10 +83,14 @@ class ObjectHandler:
         self._clock = clock
         self._missing_pages: set[str] = set()  # error documents of which a warning was logged
 
-    async def respond(self, exchange: Exchange, route: Route) -> web.StreamResponse:
-        """Respond to a request. Raises ProxyErrors before the head, ConnectionErrors after it."""
+    async def respond(self, exchange: Exchange, route: Route, shown: Shown | None = None) -> web.StreamResponse:
+        """Respond to a request. Raises ProxyErrors before the head, ConnectionErrors after it.
+
+        `shown` is the version that the client may have, if it has asked the origin itself. Raises OtherVersion if it is
+        not found.
+        """
         try:
-            response = await self._send_first_present(exchange, route)
+            response = await self._send_first_present(exchange, route, shown)
         except ProxyError as error:
             page = await self._error_page(exchange, route, error_responses.status_of(error))
             if page is None:
@@ -94,7 +104,9 @@ class ObjectHandler:
             return await self._send_error_page(exchange, page)
         return error_response(exchange, 404, "no such object")
 
-    async def _send_first_present(self, exchange: Exchange, route: Route) -> web.StreamResponse | None:
+    async def _send_first_present(
+        self, exchange: Exchange, route: Route, shown: Shown | None
+    ) -> web.StreamResponse | None:
         """Respond with the first candidate that exists. Returns None if S3 has a 404 for each of them."""
         request = exchange.request
         wanted = _Wanted(
@@ -102,6 +114,7 @@ class ObjectHandler:
             representation.query_of(route),
             revalidate=self._honor_no_cache and _wants_revalidation(request),
             only_if_cached="only-if-cached" in request.headers.get(hdrs.CACHE_CONTROL, "").lower(),
+            shown=shown,
         )
         failure: ProxyError | None = None
         is_unknown = False  # whether the path may have an object
@@ -168,8 +181,10 @@ class ObjectHandler:
                 part=requested(head.range) if wants_body else None,
                 revalidate=wanted.revalidate,
                 only_if_cached=wanted.only_if_cached,
+                shown=wanted.shown,
             )
             exchange.spent("lookup", asyncio.get_running_loop().time() - began)
+            _check_shown(found, wanted.shown)
             if isinstance(found, Absent):
                 exchange.status = found.status
                 exchange.observed = None if found.observed is None else ObservedRead(found.observed, None)
@@ -301,6 +316,17 @@ def _more_telling(first: ProxyError | None, second: ProxyError) -> ProxyError:
     is_of_nothing = isinstance(first, OriginUnavailable) and first.forward == Forward.MISS
     is_of_held = isinstance(second, OriginUnavailable) and second.forward != Forward.MISS
     return second if is_of_nothing and is_of_held else first
+
+
+def _check_shown(found: Reader | Absent, shown: Shown | None) -> None:
+    """Raise OtherVersion if that is not the version that the origin has shown to the client. Closes the Reader then."""
+    if shown is None:
+        return
+    if isinstance(found, Absent):
+        raise OtherVersion("the object is absent")
+    if not shown.is_of(found.metadata):
+        found.close()
+        raise OtherVersion("the object has another version")
 
 
 def _extent(response_plan: Plan) -> Span | None:
