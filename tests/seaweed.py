@@ -6,6 +6,7 @@ Unlike moto it checks signatures, and it is an independent implementation of the
 import contextlib
 import ctypes
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -13,8 +14,9 @@ import subprocess
 import sysconfig
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from held_port import held_port
@@ -32,15 +34,19 @@ class Seaweed:
     """`weed mini` in a temporary folder. A context manager; `buckets` exist once it has started.
 
     `notification` is the text of its notification.toml, which names where it sends events.
-    Its one identity has `access_key` and `secret_key`, and may do everything.
+    Its first identity has `access_key` and `secret_key`, and may do everything. `readers` are the secrets of others by
+    their access keys, which may read and list in the first bucket alone.
     """
 
     access_key = "bucketfront-test"
     secret_key = "not-so-secret-4711"
     region = "us-east-1"
 
-    def __init__(self, *buckets: str, notification: str | None = None) -> None:
+    def __init__(
+        self, *buckets: str, notification: str | None = None, readers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._buckets = buckets
+        self._readers = readers
         self._notification = notification
         self._ports: dict[str, int] = {}
         self._held = contextlib.ExitStack()  # of the ports
@@ -79,6 +85,8 @@ class Seaweed:
         self._folder = Path(tempfile.mkdtemp(prefix="weed-"))
         if self._notification is not None:
             (self._folder / "notification.toml").write_text(self._notification)
+        if self._readers:
+            (self._folder / "identities.json").write_text(json.dumps({"identities": self._identities()}))
         self._ports = _free_ports(self._held)
         try:
             self._process = self._spawn(self._folder)
@@ -123,7 +131,17 @@ class Seaweed:
             f"-s3.localSocket={folder / 's3.sock'}",
             f"-filer.localSocket={folder / 'filer.sock'}",
             *(f"-{name}={port}" for name, port in self._ports.items()),
+            *([f"-s3.config={folder / 'identities.json'}"] if self._readers else []),
             *([f"-bucket={','.join(self._buckets)}"] if self._buckets else []),
+        ]
+
+    def _identities(self) -> list[dict[str, object]]:
+        bucket = self._buckets[0]
+        rights = {self.access_key: (self.secret_key, ["Admin"])}
+        rights |= {key: (secret, [f"Read:{bucket}", f"List:{bucket}"]) for key, secret in self._readers.items()}
+        return [
+            {"name": key, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+            for key, (secret, actions) in rights.items()
         ]
 
     def _wait_ready(self, process: subprocess.Popen[bytes], deadline: float) -> None:

@@ -50,6 +50,7 @@ RELOAD = SERVER + "test_reload.py::"
 FRONT_ENDS = SERVER + "test_front_ends.py::"
 S3_HOSTILE = SERVER + "test_s3_hostile.py::"
 HEADS = "tests/http/test_s3_hostile_heads.py::"
+PASSTHROUGH = SERVER + "test_s3_passthrough.py::"
 FAIR_SHARES = SERVER + "test_fair_shares.py::"
 
 WARM = SERVER + "test_warm.py::"
@@ -2551,6 +2552,71 @@ BUGS = (
         "A write whose outcome is unknown is sent again.",
         (Edit("bucketfront.s3.client:S3Origin.forward", "request.is_read and ", ""),),
         (FORWARDED + "test_reads_are_repeated_and_writes_are_not",),
+    ),
+    Bug(
+        31,
+        "an-expired-authorisation-serves",
+        "A request whose signature has ended is served without S3, because S3 allowed it before.",
+        (
+            Edit(
+                "bucketfront.server.s3_endpoint.authorizations:Authorizations._is_expired",
+                "proof.expires_at is not None",
+                "False",
+            ),
+        ),
+        (PASSTHROUGH + "test_an_expired_signature_serves_nothing",),
+    ),
+    Bug(
+        31,
+        "a-remembered-request-outlives-its-refusal",
+        "A request that S3 has refused is served because S3 allowed it before.",
+        (
+            Edit(
+                "bucketfront.server.s3_endpoint.authorizations:Authorizations.refuse",
+                "self._allowed.pop(proof.digest, None)",
+                "pass",
+            ),
+        ),
+        (PASSTHROUGH + "test_a_refusal_holds_for_the_remembered_request",),
+    ),
+    Bug(
+        31,
+        "any-signature-is-remembered",
+        "What S3 has allowed to one signature is allowed to any other.",
+        (
+            Edit(
+                "bucketfront.http.client_signature:digest_of",
+                "parts = [method, target]",
+                "parts = [method, target.partition('Signature=')[0]]",
+            ),
+        ),
+        (PASSTHROUGH + "test_another_request_is_asked",),
+    ),
+    Bug(
+        13,
+        "a-refusal-of-a-signature-is-shared",
+        "S3's 403 for one client is what the next one gets.",
+        (
+            Edit(
+                "bucketfront.server.s3_endpoint.passthrough_application:PassthroughApplication._read",
+                "if response is not None:\n        return response\n    assert",
+                "if response is not None:\n        self._buckets = frozenset()\n        return response\n    assert",
+            ),
+        ),
+        (PASSTHROUGH + "test_a_refusal_is_of_its_client_alone",),
+    ),
+    Bug(
+        25,
+        "another-object-of-s3-is-served",
+        "A client gets the object that the proxy takes a request for, and not the one that S3 has shown.",
+        (
+            Edit(
+                "bucketfront.cache.lookup_flow:Shown.is_of",
+                "self.etag == metadata.etag and self.last_modified in (None, metadata.last_modified)",
+                "True",
+            ),
+        ),
+        (PASSTHROUGH + "test_another_object_than_ours",),
     ),
     Bug(
         35,

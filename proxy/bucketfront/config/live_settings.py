@@ -17,6 +17,7 @@ LIVE: tuple[str, ...] = (
     "server.hosts", "server.trusted_proxies", "server.timing", "server.fast_path", "server.stop_delay", "server.tls.*",
     "server.listeners.tls.*", "admin.token", "admin.tls.*", "access", "mounts", "uploads", "freshness", "cors",
     "s3.tls.*", "s3.domain", "s3.buckets", "s3.keys", "s3.anonymous", "s3.pass_through",
+    "s3.mode", "s3.authorization_ttl",
     "access_log", "log", "invalidation.webhook.token", "pricing", "cache.memory", "cache.min_free",
     "cache.idle_timeout",
 )  # fmt: skip

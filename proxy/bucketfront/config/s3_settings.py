@@ -8,7 +8,7 @@ from bucketfront.config.access_settings import SigningKey
 from bucketfront.config.bucket_name import bucket_name
 from bucketfront.config.checked_text import Host, HostName, KeyPrefix
 from bucketfront.config.problems import Loc
-from bucketfront.config.quantities import Flag, Port
+from bucketfront.config.quantities import Duration, Flag, Port
 from bucketfront.config.section import Section
 from bucketfront.config.tls_settings import TlsSettings
 
@@ -61,6 +61,12 @@ class S3Settings(Section):
     With `null` buckets are in the path only."""
     buckets: Literal["mounts", "*"] = "mounts"
     """The buckets that are served: those of the mounts, or with `"*"` all that the credentials of the origin reach."""
+    mode: Literal["keys", "passthrough"] = "keys"
+    """Who decides on a request. With `keys` it is bucketfront, by `s3.keys`, and requests are signed again for the
+    origin. With `passthrough` it is the origin: it gets each request as the client has signed it."""
+    authorization_ttl: Annotated[Duration, Field(le=3600)] = 0.0
+    """With `mode: passthrough`: how long a read that the origin has allowed is not asked for again, if the very same
+    request comes, as those of a presigned URL do. `0s` asks for each. At most 1 h."""
     keys: tuple[S3KeySettings, ...] = ()
     """The keys by which clients sign. Their requests are signed again for the origin, by `origin.credentials`."""
     anonymous: S3GrantSettings | None = Field(default=None, examples=['{buckets: ["*"]}'])
@@ -81,6 +87,12 @@ class S3Settings(Section):
 
     @model_validator(mode="after")
     def _is_usable(self) -> Self:
+        if self.mode == "passthrough":
+            if self.keys or self.anonymous is not None or self.pass_through:
+                raise ValueError("must have neither keys, anonymous nor pass_through with mode: passthrough")
+            return self
+        if self.authorization_ttl:
+            raise ValueError("must have mode: passthrough for authorization_ttl")
         if not self.keys and self.anonymous is None:
             raise ValueError("must have keys, or say what anonymous clients may do: no request could be served")
         ids = [key.id for key in self.keys]

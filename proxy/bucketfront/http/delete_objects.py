@@ -38,10 +38,11 @@ class MissingChecksum(ProxyError):
 
 @dataclass(frozen=True, slots=True)
 class NamedObject:
-    """An object to delete. `is_plain`: the client gave its key alone, without a version or a condition."""
+    """An object to delete. `is_plain`: the client gave its key alone, without a `version` or a condition."""
 
     key: str
     is_plain: bool = True
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,8 @@ class _Document:
             raise MalformedXml("an Object has no Key")
         if len(self.objects) == MAX_KEYS:
             raise MalformedXml(f"more than {MAX_KEYS} objects are named")
-        self.objects.append(NamedObject(self.values["Key"], is_plain=_CONDITIONS.isdisjoint(self.values)))
+        is_plain = _CONDITIONS.isdisjoint(self.values)
+        self.objects.append(NamedObject(self.values["Key"], is_plain, self.values.get("VersionId")))
         self.values.clear()
 
 

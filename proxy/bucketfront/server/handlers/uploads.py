@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
@@ -106,6 +106,19 @@ class UploadHandler:
 
     async def delete_many(self, exchange: Exchange, route: Route) -> web.StreamResponse:
         """Respond to S3's DeleteObjects with 200 and an XML document that has the result for each key."""
+
+        async def respond(_: bytes, wanted: DeleteRequest) -> web.StreamResponse:
+            return await self._delete_named(exchange, route, wanted)
+
+        return await self.with_document(exchange, respond)
+
+    async def with_document(
+        self, exchange: Exchange, respond: Callable[[bytes, DeleteRequest], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Respond to a DeleteObjects by what `respond` makes of its body as sent, and of the document in it.
+
+        Raises MalformedXml, NotXml, MissingChecksum, TooLarge, and UsedUp if too many are under way.
+        """
         request = exchange.request
         head, framing = write_head.parse_framed(request.headers.items())
         length, limit = required_length(request), delete_objects.MAX_BODY_BYTES
@@ -122,9 +135,11 @@ class UploadHandler:
             refusal = self._deletes.shares.refusal(wait.client) or UsedUp.WHOLE
             self._shares.refuse(Resource.DELETES, wait.client, refusal)
         try:
-            body = self._body(exchange, length, limit, DELETE_DEADLINE_S)
+            sent: list[bytes] = []
+            body = _noted(self._body(exchange, length, limit, DELETE_DEADLINE_S), sent)
             chunks = verified(body, head.checksums, framing, exchange.chunk_signatures)
-            return await self._delete_named(exchange, route, await _delete_request(chunks))
+            wanted = await _delete_request(chunks)
+            return await respond(b"".join(sent), wanted)
         finally:
             self._deletes.release(wait.client)
 
@@ -220,6 +235,12 @@ async def _delete_request(chunks: AsyncIterator[bytes]) -> DeleteRequest:
         parser.feed(chunk)
         await asyncio.sleep(0)  # bytes that have arrived come without a pause (docs/invariants.md#cost-of-a-request)
     return parser.close()
+
+
+async def _noted(chunks: AsyncIterator[bytes], sent: list[bytes]) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        sent.append(bytes(chunk))
+        yield chunk
 
 
 class _WholeBody:

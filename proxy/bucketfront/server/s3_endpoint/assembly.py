@@ -16,11 +16,14 @@ from bucketfront.server.http1.binding import TcpPlace
 from bucketfront.server.http1.listener import Listener, ListenSite
 from bucketfront.server.http1.server_tls import ServerTls
 from bucketfront.server.inner_mounts import InnerMounts
+from bucketfront.server.s3_endpoint.authorizations import Authorizations
+from bucketfront.server.s3_endpoint.endpoint_application import MOUNT
 from bucketfront.server.s3_endpoint.fast_reads import fast_rules
 from bucketfront.server.s3_endpoint.forwarded_operations import ForwardedOperations, ForwardingOrigin
 from bucketfront.server.s3_endpoint.key_ring import KeyRing
+from bucketfront.server.s3_endpoint.passthrough_application import PassthroughApplication
 from bucketfront.server.s3_endpoint.permissions import Permissions
-from bucketfront.server.s3_endpoint.s3_application import MOUNT, S3Application
+from bucketfront.server.s3_endpoint.s3_application import S3Application
 from bucketfront.server.server import ServerParts
 
 
@@ -53,28 +56,21 @@ def build_endpoint_generation(
     """Return what serves requests under these settings."""
     buckets = None if s3.buckets == "*" else frozenset(mount.bucket for mount in settings.mounts)
     limits = settings.uploads or UploadSettings()
-    keys = KeyRing(s3, parts.clock)
-    permissions = Permissions(buckets, InnerMounts(settings.mounts))
-    application = S3Application(
-        settings,
-        s3,
-        permissions,
-        keys,
-        ObjectHandler(
-            parts.cache,
-            rules,
-            parts.clock,
-            honor_no_cache=settings.freshness.honor_client_no_cache,
-            is_s3=True,
-        ),
-        UploadHandler(parts.writer, settings.uploads, parts.clock, parts.shares, settings.server.share_of_one),
-        ForwardedOperations(origin, parts.writer, limits.max_size, limits.deadline),
-        parts.telemetry,
-        parts.clock,
-        parts.shares,
-        parts.name,
-        parts.begin_trace,
+    objects = ObjectHandler(
+        parts.cache, rules, parts.clock, honor_no_cache=settings.freshness.honor_client_no_cache, is_s3=True
     )
+    uploads = UploadHandler(parts.writer, settings.uploads, parts.clock, parts.shares, settings.server.share_of_one)
+    forwarded = ForwardedOperations(origin, parts.writer, limits.max_size, limits.deadline)
+    keys = KeyRing(s3, parts.clock)
+    of_requests = (parts.telemetry, parts.clock, parts.shares, parts.name, parts.begin_trace)
+    if s3.mode == "passthrough":
+        memory = Authorizations(s3.authorization_ttl, parts.clock, parts.cache_clock)
+        passthrough = PassthroughApplication(
+            settings, s3, buckets, memory, parts.cache, objects, uploads, forwarded, *of_requests
+        )
+        return Generation(passthrough, None, keys)  # S3 decides on each request, so none is served without it
+    permissions = Permissions(buckets, InnerMounts(settings.mounts))
+    application = S3Application(settings, s3, permissions, keys, objects, uploads, forwarded, *of_requests)
     return Generation(application, fast_rules(settings, rules, parts.cache, keys, permissions, MOUNT), keys)
 
 

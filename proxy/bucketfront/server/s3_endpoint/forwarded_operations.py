@@ -9,10 +9,12 @@ object. Its last bytes follow only after that, and without them the origin store
 An operation that changes objects has its place among the writes of their keys, as each other write has
 (`ObjectWriter.change`). The last bytes of its response follow only once the cache has followed
 (docs/invariants.md#read-your-writes). S3 sends white space before the result of a long one, which passes at once.
+
+A request that the client has signed for S3 passes as it is, with its framing. S3 verifies its body.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -62,7 +64,8 @@ class ForwardedOperation:
     `name` is the operation's in the S3 API. `key` is empty for a bucket, and `bucket` is None for the service. `fields`
     are all of the request, by their names in lower case. `changes` are the objects that the operation may change. Of
     them `stored` becomes the body, so that the cache can keep it. The body has at most `max_size` bytes, if that is not
-    None.
+    None. With `signed_target` the request is sent as it is, with this raw target and these fields alone. `body` is that
+    of such a request, if it has come as a whole.
     """
 
     name: str
@@ -73,6 +76,12 @@ class ForwardedOperation:
     changes: tuple[ObjectKey, ...] = ()
     stored: ObjectKey | None = None
     max_size: int | None = None
+    signed_target: str | None = None
+    body: bytes | None = None
+
+
+Judge = Callable[[ForwardedResponse], bool]
+"""Whether a response goes to the client, by its head."""
 
 
 class ForwardedOperations:
@@ -86,9 +95,20 @@ class ForwardedOperations:
 
     async def respond(self, exchange: Exchange, operation: ForwardedOperation) -> web.StreamResponse:
         """Respond as the origin does. Raises ProxyErrors before the head, ConnectionErrors after it."""
+        response = await self.respond_if(exchange, operation, _always)
+        assert response is not None
+        return response
+
+    async def respond_if(
+        self, exchange: Exchange, operation: ForwardedOperation, passes: Judge
+    ) -> web.StreamResponse | None:
+        """Respond as the origin does, if `passes` is true of its response. If not, close that and return None.
+
+        Raises as `respond`.
+        """
         request = await self._request(exchange, operation)
         exchange.status = CacheStatus(Forward.BYPASS if exchange.request.method in _READS else Forward.METHOD)
-        passing = _PassingResponse(exchange)
+        passing = _PassingResponse(exchange, passes)
         try:
             if operation.stored is not None:
                 await self._store(request, passing, operation.stored)
@@ -127,12 +147,15 @@ class ForwardedOperations:
 
     async def _pass_on(self, request: ForwardedRequest, passing: "_PassingResponse") -> None:
         async with self._origin.forward(request) as response:
-            passing.begin(response)
+            if not passing.begin(response):
+                return
             async for chunk in response.chunks():
                 await passing.write(chunk)
 
     async def _request(self, exchange: Exchange, operation: ForwardedOperation) -> ForwardedRequest:
         """Return what the origin gets. Its body is read from the client while the origin takes it."""
+        if operation.signed_target is not None:
+            return self._signed_request(exchange, operation, operation.signed_target)
         is_read = exchange.request.method in _READS
         body = _ForwardedBody() if is_read else self._body(exchange, operation)
         if body.chunks is not None and body.length == 0:
@@ -151,6 +174,28 @@ class ForwardedOperations:
             body=body.chunks,
             length=body.length,
             payload=body.payload,
+        )
+
+    def _signed_request(self, exchange: Exchange, operation: ForwardedOperation, target: str) -> ForwardedRequest:
+        """Return a request that the client has signed, as it is. S3 verifies its body, in chunks or not."""
+        length = declared_length(exchange.request)
+        if length is None:
+            raise LengthRequired("S3 needs the length of a body before the body itself")
+        limit = aws_chunked.longest_body(self._max_size)
+        if length > limit:
+            raise TooLarge(f"the body has {length} bytes; {limit} are taken here")
+        body: AsyncIterator[bytes] | bytes | None = operation.body
+        if body is None and length:
+            body = self._received(exchange, is_framed=True)
+        return ForwardedRequest(
+            operation=operation.name,
+            method=exchange.request.method,
+            bucket=operation.bucket,
+            key=operation.key,
+            fields=tuple(operation.fields.items()),
+            body=body,
+            length=length,
+            signed_target=target,
         )
 
     def _body(self, exchange: Exchange, operation: ForwardedOperation) -> "_ForwardedBody":
@@ -197,17 +242,25 @@ class _ForwardedBody:
     of_framing: Headers = ()
 
 
+def _always(_: ForwardedResponse) -> bool:
+    return True
+
+
 class _PassingResponse:
     """The response of the origin on its way to the client, which holds the last chunk back until `finish`."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, passes: Judge) -> None:
         self.exchange = exchange
+        self._passes = passes
         self._watch = ClientWatch(exchange.min_rate)
         self._response: DeferredHeadResponse | None = None
         self._held = b""
         self.has_begun = False
 
-    def begin(self, response: ForwardedResponse) -> None:
+    def begin(self, response: ForwardedResponse) -> bool:
+        """Begin with the head of the response. Return whether it goes to the client."""
+        if not self._passes(response):
+            return False
         exchange = self.exchange
         exchange.status = CacheStatus(exchange.status.fwd, fwd_status=response.status)
         headers = exchange.headers()
@@ -218,6 +271,7 @@ class _PassingResponse:
         has_body = exchange.request.method != hdrs.METH_HEAD and response.status not in (204, 304)
         if has_body and hdrs.CONTENT_LENGTH not in headers and exchange.request.version >= HttpVersion11:
             self._response.enable_chunked_encoding()
+        return True
 
     @property
     def stored_etag(self) -> str | None:
@@ -231,8 +285,7 @@ class _PassingResponse:
         if held:
             await self._send(held)
 
-    async def finish(self) -> web.StreamResponse:
-        assert self._response is not None
+    async def finish(self) -> web.StreamResponse | None:
         if self._held:
             await self._send(self._held)
         return self._response

@@ -21,44 +21,37 @@ from bucketfront.errors import PreconditionFailed
 from bucketfront.fair_share import FairShares
 from bucketfront.http import s3_query, s3_requests
 from bucketfront.http.body_checksums import ChecksumMismatch
-from bucketfront.http.cache_status import CacheStatus, Detail, Forward
+from bucketfront.http.cache_status import CacheStatus, Forward
 from bucketfront.http.s3_operations import Named, Operation, operation_of
 from bucketfront.http.s3_query import S3Query
 from bucketfront.http.s3_refusal import Refusal, S3Refused
-from bucketfront.http.s3_requests import CUSTOMER_KEY_FIELDS, Dialect
 from bucketfront.keys import ObjectKey
-from bucketfront.server.client_application import ClientApplication, field_of
-from bucketfront.server.foreign_pages import ForeignPages
 from bucketfront.server.handlers.objects import ObjectHandler
 from bucketfront.server.handlers.uploads import UploadHandler
-from bucketfront.server.host_names import HostNames
-from bucketfront.server.http1 import framing
 from bucketfront.server.pipeline import Action
 from bucketfront.server.router import Route
 from bucketfront.server.s3_endpoint import copy_source
 from bucketfront.server.s3_endpoint.bucket_view import route_to
+from bucketfront.server.s3_endpoint.endpoint_application import (
+    OF_PARTS,
+    READS,
+    EndpointApplication,
+    can_follow,
+    has_key_of_client,
+    is_cacheable,
+)
 from bucketfront.server.s3_endpoint.forwarded_operations import ForwardedOperation, ForwardedOperations
 from bucketfront.server.s3_endpoint.grant import NOTHING, Grant
-from bucketfront.server.s3_endpoint.key_ring import Identity, KeyRing
+from bucketfront.server.s3_endpoint.key_ring import KeyRing
 from bucketfront.server.s3_endpoint.permissions import Permissions, action_of, denied
-from bucketfront.server.s3_endpoint.s3_resource import S3Resource, bucket_in_host, resource_of
+from bucketfront.server.s3_endpoint.s3_resource import S3Resource
 from bucketfront.server.telemetry.exchange import Exchange
 from bucketfront.server.telemetry.telemetry import Telemetry
 
-METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
-_READS = ("GET", "HEAD")
 _LISTS = frozenset({
     Operation.LIST_OBJECTS, Operation.LIST_OBJECTS_V2, Operation.LIST_OBJECT_VERSIONS, Operation.LIST_MULTIPART_UPLOADS,
 })  # fmt: skip
 _COPIES = frozenset({Operation.COPY_OBJECT, Operation.UPLOAD_PART_COPY})
-# Those that change no object yet, although they write.
-_OF_PARTS = frozenset({
-    Operation.CREATE_MULTIPART_UPLOAD, Operation.UPLOAD_PART, Operation.UPLOAD_PART_COPY,
-    Operation.ABORT_MULTIPART_UPLOAD, Operation.LIST_PARTS,
-})  # fmt: skip
-# Fields that name a further object.
-_OTHER_OBJECTS = frozenset({copy_source.FIELD, "x-amz-rename-source"})
-MOUNT = "s3"  # what metrics and the access log have as the mount of all requests here
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +76,8 @@ class _Request:
         return self.resource.bucket
 
 
-class S3Application(ClientApplication):
-    """Serves clients that speak S3's REST API."""
+class S3Application(EndpointApplication):
+    """Serves clients that sign with keys of the settings, and requests are signed again for S3."""
 
     def __init__(
         self,
@@ -101,34 +94,21 @@ class S3Application(ClientApplication):
         name: str,
         begin_trace: Callable[[], str | None],
     ) -> None:
-        super().__init__(settings, telemetry, clock, shares, name, begin_trace)
-        self._domain = s3.domain
+        super().__init__(settings, s3, telemetry, clock, shares, name, begin_trace)
         self._passes_all = s3.pass_through
         self._permissions = permissions
         self._keys = keys
         self._objects = objects
         self._uploads = uploads
         self._forwarded = forwarded
-        self._hosts = HostNames((*settings.server.names, s3.host, *filter(None, [s3.domain])))
-        self._pages = ForeignPages(settings.cors.allow_origins, is_tls=s3.tls is not None)
 
-    def _dialect(self, request: web.BaseRequest) -> Dialect:  # noqa: ARG002 - as in the base
-        return Dialect.S3
-
-    async def _dispatch(self, exchange: Exchange) -> web.StreamResponse:
+    async def _serve(self, exchange: Exchange, resource: S3Resource, fields: Mapping[str, str]) -> web.StreamResponse:
         request = exchange.request
-        exchange.mount = MOUNT
-        framing.check(request)
-        self._refuse_loops(exchange)
-        if request.method == hdrs.METH_OPTIONS:
-            return self._options(exchange)
-        if request.method not in METHODS:
-            raise S3Refused(Refusal.NOT_ALLOWED, "The specified method is not allowed against this resource.")
-        fields = _fields_of(request)
-        resource = resource_of(request.raw_path, fields.get("host", ""), self._domain)
         identity = await self._keys.identify(request.method, resource.path, resource.query, fields)
         self._enter(exchange, identity.credential)
-        self._check_page(request, identity)
+        if identity.credential is None:
+            self._check_host(request)
+            self._check_page(request)
         exchange.chunk_signatures = identity.chunk_signatures
         query = s3_query.parse(resource.query)
         fields = query.merged(fields)
@@ -140,23 +120,6 @@ class S3Application(ClientApplication):
                 message = "The provided 'x-amz-content-sha256' header does not match what was computed."
                 raise S3Refused(Refusal.BODY, message) from error
             raise
-
-    def _check_page(self, request: web.BaseRequest, identity: Identity) -> None:
-        """Refuse what the page of another site may have sent. No such page can sign."""
-        if identity.credential is None:
-            host = request.headers.get(hdrs.HOST)
-            if not host or bucket_in_host(host, self._domain) is None:
-                self._hosts.check(host)
-            if request.method not in _READS:
-                self._pages.check(field_of(request))
-
-    def _options(self, exchange: Exchange) -> web.Response:
-        """Respond to a CORS preflight by the settings of `cors`. Operations have no OPTIONS."""
-        exchange.status = CacheStatus(Forward.BYPASS, detail=Detail.OPTIONS)
-        headers = exchange.headers()
-        headers.extend(self._cors.preflight(exchange.request.headers, METHODS))
-        headers[hdrs.ALLOW] = ", ".join((*METHODS, hdrs.METH_OPTIONS))
-        return web.Response(status=204, headers=headers)
 
     async def _perform(self, request: _Request) -> web.StreamResponse:
         """Check an operation, and let its handler respond."""
@@ -177,7 +140,7 @@ class S3Application(ClientApplication):
 
     async def _perform_on_object(self, request: _Request) -> web.StreamResponse:
         operation = request.operation
-        if operation in (Operation.GET_OBJECT, Operation.HEAD_OBJECT) and _is_cacheable(request):
+        if is_cacheable(operation, request.fields, request.parameters):
             _refuse_overrides_of_anonymous(request)
             return await self._objects.respond(request.exchange, self._route(request, Action.READ))
         key = self._route(request, action_of(operation)).key()
@@ -217,7 +180,7 @@ class S3Application(ClientApplication):
     ) -> web.StreamResponse:
         """Pass an operation on. `replaced` are fields that take the place of those of the request."""
         changes: tuple[ObjectKey, ...] = ()
-        if key is not None and request.exchange.request.method not in _READS and request.operation not in _OF_PARTS:
+        if key is not None and request.exchange.request.method not in READS and request.operation not in OF_PARTS:
             version = request.parameters.get("versionId")
             changes = (key,) if version is None else (key, key._replace(version=version))
         request.exchange.key = key
@@ -228,13 +191,13 @@ class S3Application(ClientApplication):
             request.query.spelling,
             {**request.fields, **replaced},
             changes,
-            key if request.operation is Operation.PUT_OBJECT and not _has_key_of_client(request) else None,
+            key if request.operation is Operation.PUT_OBJECT and not has_key_of_client(request.fields) else None,
             max_size,
         )
         return await self._forwarded.respond(request.exchange, operation)
 
     async def _pass_through(self, request: _Request) -> web.StreamResponse:
-        if not self._passes_all or not _can_follow(request):
+        if not self._passes_all or not can_follow(request.resource.named, request.fields, request.parameters):
             raise S3Refused(
                 Refusal.NOT_IMPLEMENTED,
                 "A header or parameter you provided implies functionality that is not implemented.",
@@ -245,7 +208,7 @@ class S3Application(ClientApplication):
         method = request.exchange.request.method
         # The origin may ignore a parameter that is not known here, and then it deletes the object.
         writes = Action.DELETE if method == hdrs.METH_DELETE else Action.WRITE
-        return await self._forward(request, self._route(request, Action.READ if method in _READS else writes).key())
+        return await self._forward(request, self._route(request, Action.READ if method in READS else writes).key())
 
     async def _list_buckets(self, request: _Request) -> web.StreamResponse:
         grant, served = request.grant, self._permissions.buckets
@@ -260,39 +223,6 @@ class S3Application(ClientApplication):
         found = sorted(bucket for bucket in served if grant.permits_bucket(bucket))
         headers = {**exchange.headers(), **exchange.s3_fields(), hdrs.CONTENT_TYPE: "application/xml"}
         return web.Response(body=s3_requests.buckets_document("bucketfront", found), headers=headers)
-
-
-def _fields_of(request: web.BaseRequest) -> dict[str, str]:
-    """Return the fields of a request as signatures have them: several lines of one name are joined with commas."""
-    found: dict[str, str] = {}
-    for name, value in request.headers.items():
-        lower = name.lower()
-        found[lower] = f"{found[lower]},{value}" if lower in found else value
-    return found
-
-
-def _is_cacheable(request: _Request) -> bool:
-    """Return whether the cache may serve a read.
-
-    The response for a part has a length and fields of its own. An object with a key of the client (SSE-C) must not be
-    in the cache. S3 responds to a HEAD of a range as to a GET of it (S3 API, HeadObject), and HTTP and so the cache do
-    not (RFC 9110 section 14.2).
-    """
-    if request.operation is Operation.HEAD_OBJECT and "range" in request.fields:
-        return False
-    return "partNumber" not in request.parameters and not _has_key_of_client(request)
-
-
-def _has_key_of_client(request: _Request) -> bool:
-    return not CUSTOMER_KEY_FIELDS.isdisjoint(request.fields)
-
-
-def _can_follow(request: _Request) -> bool:
-    """Return whether the objects that an unknown operation reads or changes are known: that of its path, or none."""
-    if not _OTHER_OBJECTS.isdisjoint(request.fields):
-        return False
-    is_form = request.fields.get("content-type", "").lower().startswith("multipart/")
-    return request.resource.named is not Named.BUCKET or not (is_form or "delete" in request.parameters)
 
 
 def _refuse_overrides_of_anonymous(request: _Request) -> None:
