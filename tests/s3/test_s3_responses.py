@@ -304,6 +304,14 @@ def test_a_checksum_of_the_whole_object(said: dict[str, str], checksum: tuple[st
     assert metadata(headers, 5, is_whole=True).is_version(metadata({"etag": ETAG}, 5))
 
 
+def test_a_checksum_of_an_object_in_parts() -> None:
+    """Without a type the checksum of an object in parts may be that of its parts, so it is not compared (I15)."""
+    of_parts = {"etag": f'"{ETAG.strip(chr(34))}-2"', "x-amz-checksum-crc32": "AAECAw=="}
+    assert metadata(of_parts, 5, is_whole=True).checksum is None
+    typed = {**of_parts, "x-amz-checksum-type": "FULL_OBJECT"}
+    assert metadata(typed, 5, is_whole=True).checksum == ("crc32", "AAECAw==")
+
+
 @each_row(
     ("etag", "said", "md5"),
     [

@@ -68,9 +68,11 @@ def checksum(headers: Mapping[str, str]) -> tuple[str, str] | None:
 def checksums(headers: Mapping[str, str]) -> dict[str, Digest]:
     """Return all checksums that `headers` declare for all bytes, by algorithm.
 
-    A COMPOSITE checksum (`value-N`) is computed from those of the parts, and cannot be compared with the bytes.
+    A COMPOSITE checksum (`value-N`) is computed from those of the parts, and cannot be compared with the bytes. Some
+    compatible servers send it without its type and without the number, so that of an object in parts needs its type.
     """
-    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
+    kind = headers.get("x-amz-checksum-type")
+    if kind != "FULL_OBJECT" and (kind is not None or is_etag_of_parts(headers.get("etag", ""))):
         return {}
     found = {name: value_of(headers.get(f"x-amz-checksum-{name}", ""), name) for name in _ALGORITHMS}
     return {name: Digest(name, value) for name, value in found.items() if value is not None}
