@@ -114,6 +114,33 @@ def test_what_is_not_known_is_another(method: str, named: Named, parameters: lis
     assert operation_of(method, named, parameters, []) is Operation.OTHER
 
 
+LISTS = {
+    Operation.LIST_OBJECTS: [],
+    Operation.LIST_OBJECTS_V2: ["list-type"],
+    Operation.LIST_OBJECT_VERSIONS: ["versions"],
+    Operation.LIST_MULTIPART_UPLOADS: ["uploads"],
+}
+OF_LISTS = [
+    "marker", "key-marker", "version-id-marker", "upload-id-marker", "max-keys", "max-uploads", "start-after",
+    "continuation-token", "fetch-owner", "delimiter", "encoding-type", "prefix", "metadata",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", LISTS)
+@pytest.mark.parametrize("parameter", OF_LISTS)
+def test_lists_with_a_parameter_of_another_list(operation: Operation, parameter: str) -> None:
+    """A list with a parameter of another one, or with MinIO's `metadata`, is still that list, because S3 ignores it."""
+    assert operation_of("GET", Named.BUCKET, [*LISTS[operation], parameter], []) is operation
+
+
+@pytest.mark.parametrize("operation", LISTS)
+@pytest.mark.parametrize("parameter", ["acl", "policy", "tagging", "versioning", "object-lock", "new-parameter"])
+def test_sub_resources_are_no_lists(operation: Operation, parameter: str) -> None:
+    """A sub-resource, or a parameter that is not known, selects another operation, beside those of a list as well."""
+    assert operation_of("GET", Named.BUCKET, [*LISTS[operation], parameter], []) is Operation.OTHER
+    assert operation_of("GET", Named.BUCKET, ["location", "prefix"], []) is Operation.OTHER
+
+
 def test_signatures_and_names_do_not_count() -> None:
     """The parameters of a signed URL, and the name that SDKs give an operation, change nothing."""
     assert operation_of("GET", Named.OBJECT, ["X-Amz-Signature", "X-Amz-Date", "x-id"], []) is Operation.GET_OBJECT

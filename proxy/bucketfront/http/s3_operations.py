@@ -45,15 +45,15 @@ class Operation(Enum):
 _COPY_SOURCE = "x-amz-copy-source"
 
 # Parameters that change nothing of what an operation is. `x-id` is what SDKs name it.
-_OF_LISTS = frozenset(
-    {"continuation-token", "delimiter", "encoding-type", "fetch-owner", "max-keys", "prefix", "start-after"}
-)
+# A list ignores the parameters of other lists, as S3 does. `metadata` is MinIO's.
+_OF_LISTS = frozenset({
+    "continuation-token", "delimiter", "encoding-type", "fetch-owner", "key-marker", "marker", "max-keys",
+    "max-uploads", "metadata", "prefix", "start-after", "upload-id-marker", "version-id-marker",
+})  # fmt: skip
 _OF_READS = frozenset({
     "partNumber", "response-cache-control", "response-content-disposition", "response-content-encoding",
     "response-content-language", "response-content-type", "response-expires", "versionId",
 })  # fmt: skip
-_OF_UPLOADS = frozenset({"delimiter", "encoding-type", "key-marker", "max-uploads", "prefix", "upload-id-marker"})
-_OF_VERSIONS = frozenset({"delimiter", "encoding-type", "key-marker", "max-keys", "prefix", "version-id-marker"})
 
 _Row = tuple[Operation, frozenset[str], frozenset[str]]
 
@@ -72,10 +72,10 @@ _TABLE: Mapping[tuple[Named, str], tuple[_Row, ...]] = {
     (Named.BUCKET, "HEAD"): (_row(Operation.HEAD_BUCKET),),
     (Named.BUCKET, "GET"): (
         _row(Operation.GET_BUCKET_LOCATION, "location"),
-        _row(Operation.LIST_MULTIPART_UPLOADS, "uploads", _OF_UPLOADS),
-        _row(Operation.LIST_OBJECT_VERSIONS, "versions", _OF_VERSIONS),
+        _row(Operation.LIST_MULTIPART_UPLOADS, "uploads", {*_OF_LISTS, "list-type"}),
+        _row(Operation.LIST_OBJECT_VERSIONS, "versions", {*_OF_LISTS, "list-type"}),
         _row(Operation.LIST_OBJECTS_V2, "list-type", _OF_LISTS),
-        _row(Operation.LIST_OBJECTS, permitted=("delimiter", "encoding-type", "marker", "max-keys", "prefix")),
+        _row(Operation.LIST_OBJECTS, permitted=_OF_LISTS),
     ),
     (Named.BUCKET, "POST"): (_row(Operation.DELETE_OBJECTS, "delete"),),
     (Named.OBJECT, "GET"): (

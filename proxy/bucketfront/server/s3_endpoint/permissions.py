@@ -52,10 +52,20 @@ class Permissions:
         if self.buckets is not None and bucket not in self.buckets:
             raise S3Refused(Refusal.NO_SUCH_BUCKET, "The specified bucket does not exist")
 
-    def check_list(self, grant: Grant, bucket: str, prefix: str) -> None:
-        """Raise S3Refused unless the client may list the keys with a prefix."""
-        if not grant.permits(bucket, prefix.encode("utf-8", "surrogateescape"), writes=False):
+    def check_list(self, grant: Grant, bucket: str, prefix: str, *, has_metadata: bool = False) -> None:
+        """Raise S3Refused unless the client may list the keys with a prefix.
+
+        With `has_metadata` the list has what a HEAD of each object has, so the client must be permitted to read all.
+        """
+        octets = prefix.encode("utf-8", "surrogateescape")
+        if not grant.permits(bucket, octets, writes=False):
             raise denied()
+        if not has_metadata:
+            return
+        for inner in self.inner_mounts.below(_door(grant, bucket)):
+            ends = inner.prefix.encode()
+            if (ends.startswith(octets) or octets.startswith(ends)) and not _takes(inner, Action.READ):
+                raise denied()
 
     def check_all(self, grant: Grant, bucket: str | None) -> None:
         """Raise S3Refused unless the client may do everything in a bucket, or in all buckets if it is None."""
@@ -81,13 +91,17 @@ class Permissions:
 
     def _inner(self, grant: Grant, bucket: str, octets: bytes) -> MountSettings | None:
         """Return the mount within the grant that decides on a key as well."""
-        door = MountSettings.model_construct(bucket=bucket, prefix=grant.prefix.decode())
-        return self.inner_mounts.of(door, octets)
+        return self.inner_mounts.of(_door(grant, bucket), octets)
 
 
 def denied() -> S3Refused:
     """Return S3's refusal of what is not permitted."""
     return S3Refused(Refusal.DENIED, "Access Denied")
+
+
+def _door(grant: Grant, bucket: str) -> MountSettings:
+    """Return the grant as a mount of the bucket."""
+    return MountSettings.model_construct(bucket=bucket, prefix=grant.prefix.decode())
 
 
 def _takes(mount: MountSettings, action: Action) -> bool:

@@ -134,7 +134,8 @@ class S3Application(EndpointApplication):
             return await self._uploads.delete_many(request.exchange, self._route(request, Action.DELETE))
         if named is Named.BUCKET:
             if operation in _LISTS:
-                self._permissions.check_list(request.grant, request.bucket, request.parameters.get("prefix", ""))
+                prefix, has_metadata = request.parameters.get("prefix", ""), "metadata" in request.parameters
+                self._permissions.check_list(request.grant, request.bucket, prefix, has_metadata=has_metadata)
             return await self._forward(request)
         return await self._perform_on_object(request)
 
