@@ -36,7 +36,7 @@ from bucketfront.http.delete_objects import DeleteRequest
 from bucketfront.http.s3_operations import Operation, operation_of
 from bucketfront.http.s3_refusal import Refusal, S3Refused
 from bucketfront.http.web_origin import Authority
-from bucketfront.keys import ObjectKey, to_key
+from bucketfront.keys import ObjectKey
 from bucketfront.s3.forwarded_response import ForwardedResponse
 from bucketfront.server.handlers.objects import ObjectHandler, OtherVersion
 from bucketfront.server.handlers.uploads import UploadHandler
@@ -140,7 +140,7 @@ class PassthroughApplication(EndpointApplication):
         parameters, meant = query.parameters, query.merged(fields)
         key = None
         if resource.bucket is not None and resource.octets:
-            key = ObjectKey(resource.bucket, to_key(resource.octets), parameters.get("versionId"))
+            key = route_to(resource, "", _admit).key()._replace(version=parameters.get("versionId"))
         operation = operation_of(method, resource.named, parameters, meant)
         if operation is Operation.OTHER and not can_follow(resource.named, meant, parameters):
             raise S3Refused(Refusal.NOT_IMPLEMENTED, "The objects that this operation changes are not known here.")
@@ -223,11 +223,11 @@ class PassthroughApplication(EndpointApplication):
         return await self._change(request, (plain,) if key.version is None else (plain, key))
 
     async def _delete(self, request: _Request, body: bytes, wanted: DeleteRequest) -> web.StreamResponse:
-        assert request.resource.bucket is not None
+        route = _route(request)
         keys: list[ObjectKey] = []
         for named in wanted.objects:
             with suppress(BadPath):  # S3 has no such key either
-                key = ObjectKey(request.resource.bucket, to_key(named.key.encode()))
+                key = route.key(named.key)
                 keys += (key,) if named.version is None else (key, key._replace(version=named.version))
         return await self._change(request, tuple(keys), body)
 
