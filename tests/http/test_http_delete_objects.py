@@ -8,9 +8,17 @@ from hypothesis import strategies as st
 from rows import each_row
 
 from bucketfront.http import delete_objects
-from bucketfront.http.delete_objects import DeleteFailure, DeleteRequest, MalformedXml, NamedObject
+from bucketfront.http.delete_objects import (
+    Deleted,
+    DeleteFailure,
+    DeleteOutcome,
+    DeleteRequest,
+    MalformedXml,
+    NamedObject,
+)
 
 PIECE = delete_objects.MAX_PIECE_BYTES
+Outcomes = list[tuple[NamedObject, DeleteOutcome]]
 XMLNS = f'xmlns="{delete_objects.NAMESPACE}"'
 
 
@@ -40,7 +48,7 @@ def parsed(body: bytes, piece: int = PIECE) -> DeleteRequest:
         ),
         (
             "<Delete><Object><Key>a</Key><VersionId>1</VersionId></Object><Object><ETag>x</ETag><Key>b</Key></Object></Delete>",
-            DeleteRequest((NamedObject("a", is_plain=False), NamedObject("b", is_plain=False)), quiet=False),
+            DeleteRequest((NamedObject("a", "1"), NamedObject("b", is_conditional=True)), quiet=False),
         ),
     ],
 )
@@ -128,9 +136,28 @@ def test_results(keys: list[str], quiet: bool) -> None:
     """The response names the keys unchanged; with Quiet, only the failures."""
     keys = [key.replace("\ufffe", "").replace("\uffff", "") or "x" for key in keys]
     refusal = DeleteFailure("AccessDenied", "No & no.")
-    document = ET.fromstring(delete_objects.result([*((key, None) for key in keys), ("bad", refusal)], quiet=quiet))
+    outcomes: Outcomes = [*((NamedObject(key), Deleted()) for key in keys), (NamedObject("bad"), refusal)]
+    document = ET.fromstring(delete_objects.result(outcomes, quiet=quiet))
     name = f"{{{delete_objects.NAMESPACE}}}"
     assert document.tag == f"{name}DeleteResult"
     assert [one.findtext(f"{name}Key") for one in document.iter(f"{name}Deleted")] == ([] if quiet else keys)
     (error,) = document.iter(f"{name}Error")
     assert [child.text for child in error] == ["bad", "AccessDenied", "No & no."]
+
+
+def test_results_of_versions() -> None:
+    """The response has the version that the client named, and the delete markers, in S3's elements and their order."""
+    outcomes: Outcomes = [
+        (NamedObject("a"), Deleted(is_marker=True, marker_version="m&")),
+        (NamedObject("a", "1"), Deleted()),
+        (NamedObject("a", "2"), Deleted(is_marker=True, marker_version="2")),
+        (NamedObject("a", "<3>"), DeleteFailure("NoSuchVersion", "None.")),
+    ]
+    document = ET.fromstring(delete_objects.result(outcomes, quiet=False))
+    found = [[(item.tag.partition("}")[2], item.text) for item in one] for one in document]
+    assert found == [
+        [("Key", "a"), ("DeleteMarker", "true"), ("DeleteMarkerVersionId", "m&")],
+        [("Key", "a"), ("VersionId", "1")],
+        [("Key", "a"), ("VersionId", "2"), ("DeleteMarker", "true"), ("DeleteMarkerVersionId", "2")],
+        [("Key", "a"), ("VersionId", "<3>"), ("Code", "NoSuchVersion"), ("Message", "None.")],
+    ]

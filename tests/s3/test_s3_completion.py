@@ -22,6 +22,7 @@ from bucketfront.errors import (
     PreconditionFailed,
 )
 from bucketfront.http import write_head
+from bucketfront.http.delete_objects import Deleted
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.retry import RetryBudget
@@ -322,7 +323,7 @@ async def test_a_deletion_is_repeated(failure: str) -> None:
     server.store("a", b"x")
     async with origin_of(server) as origin:
         server.answer("delete many", *[FAILURES[failure]] * (ATTEMPTS - 1), undone=ATTEMPTS - 1)
-        assert await delete_objects(origin, [ObjectKey("bucket", "a")]) == {ObjectKey("bucket", "a"): None}
+        assert await delete_objects(origin, [ObjectKey("bucket", "a")]) == {ObjectKey("bucket", "a"): Deleted()}
     assert server.objects == {}
 
 
@@ -337,5 +338,5 @@ async def test_keys_that_could_not_be_deleted_at_the_moment(code: str, is_final:
     async with origin_of(server) as origin:
         server.answer("delete many", response("200 OK", partly.encode()), undone=1)
         outcomes = await delete_objects(origin, keys)
-    assert [outcomes[key] is None for key in keys] == [True, not is_final, True]
+    assert [outcomes[key] == Deleted() for key in keys] == [True, not is_final, True]
     assert server.steps == ["delete many"] * 2

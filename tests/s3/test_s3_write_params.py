@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from itertools import chain, repeat
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 from fakes import Head, RawConnection, RawServer, answering, response
@@ -16,9 +17,10 @@ from bucketfront.config.origin_settings import OriginSettings
 from bucketfront.errors import ObjectNotFound, OriginUnavailable, PreconditionFailed, WriteConflict, WriteRefused
 from bucketfront.http import write_head
 from bucketfront.http.checksums import Digest, hasher
-from bucketfront.http.delete_objects import DeleteFailure
+from bucketfront.http.delete_objects import Deleted, DeleteFailure, DeleteOutcome
 from bucketfront.http.write_head import NoSuchWrite, WriteHead
 from bucketfront.keys import ObjectKey
+from bucketfront.s3 import delete
 from bucketfront.s3.client import S3Origin
 from bucketfront.s3.upload.params import complete_params, create_params, put_params
 from bucketfront.s3.upload.uploader import S3Uploader
@@ -198,7 +200,7 @@ async def test_delete_objects(s3: tuple[S3Uploader, str, Any]) -> None:
     for name in (*names, "stays"):
         client.put_object(Bucket=bucket, Key=name, Body=b"x")
     keys = [ObjectKey(bucket, name) for name in (*names, "never")]
-    assert await writes.delete_objects(keys) == dict.fromkeys(keys)
+    assert await writes.delete_objects(keys) == dict.fromkeys(keys, Deleted())
     assert [one["Key"] for one in client.list_objects_v2(Bucket=bucket)["Contents"]] == ["stays"]
 
 
@@ -232,6 +234,55 @@ async def test_a_key_that_the_response_does_not_name_is_not_deleted() -> None:
             with pytest.raises(OriginUnavailable):
                 await S3Uploader(origin, 10).delete_objects(keys)
             assert origin.free_slots == 1
-    assert told[keys[0]] is None
+    assert told[keys[0]] == Deleted()
     assert told[keys[1]] == DeleteFailure("AccessDenied", "The origin refused it.")
-    assert (told[keys[2]] or DeleteFailure("", "")).code == "InternalError"
+    assert isinstance(unknown := told[keys[2]], DeleteFailure)
+    assert unknown.code == "InternalError"
+
+
+@each_row(
+    ("body", "expected"),
+    [
+        # S3's own response: each version by its id, and the marker that the deletion of the key made.
+        (
+            """<Deleted><Key>a</Key><VersionId>1</VersionId></Deleted>
+            <Deleted><Key>a</Key><DeleteMarker>true</DeleteMarker><DeleteMarkerVersionId>m</DeleteMarkerVersionId></Deleted>
+            <Error><Key>b</Key><VersionId>2</VersionId><Code>AccessDenied</Code></Error>""",
+            ["deleted", "marker m", "AccessDenied"],
+        ),
+        # One that leaves the versions out, or names that of a marker.
+        (
+            """<Deleted><Key>a</Key><VersionId>1</VersionId></Deleted>
+            <Deleted><Key>a</Key></Deleted><Deleted><Key>b</Key></Deleted>""",
+            ["deleted", "deleted", "deleted"],
+        ),
+        # The result of one version is never taken for that of another.
+        (
+            "<Deleted><Key>a</Key><VersionId>1</VersionId></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error>",
+            ["deleted", "InternalError", "AccessDenied"],
+        ),
+        ("<Deleted><Key>a</Key></Deleted>", ["InternalError", "deleted", "InternalError"]),
+        (
+            "<Deleted><Key>b</Key><VersionId>2</VersionId></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error>",
+            ["InternalError", "InternalError", "deleted"],
+        ),
+    ],
+)
+def test_results_of_versions(body: str, expected: list[str]) -> None:
+    """Each result is that of the key and version that the origin names. Others have an unknown outcome."""
+    root = ET.fromstring(f"<DeleteResult>{body}</DeleteResult>")
+    keys = [ObjectKey("bucket", "a", "1"), ObjectKey("bucket", "a"), ObjectKey("bucket", "b", "2")]
+
+    def items(name: str) -> list[dict[str, object]]:
+        found = [{child.tag: child.text for child in item} for item in root.iter(name)]
+        return [{**item, "DeleteMarker": item.get("DeleteMarker") == "true"} for item in found]
+
+    outcomes = delete.outcomes_of(keys, {"Deleted": items("Deleted"), "Errors": items("Error")})
+    assert list(outcomes) == keys
+    assert [_described(outcome) for outcome in outcomes.values()] == expected
+
+
+def _described(outcome: DeleteOutcome) -> str:
+    if isinstance(outcome, DeleteFailure):
+        return outcome.code
+    return f"marker {outcome.marker_version}" if outcome.is_marker else "deleted"

@@ -102,10 +102,23 @@ async def test_quiet_and_what_is_not_taken(proxy: Proxy, s3: S3) -> None:
     s3.put("a", b"1")
     s3.put("b", b"2")
     plain = document("a", "x" * 1025, quiet=True).decode()
-    versioned = "<Object><Key>b</Key><VersionId>1</VersionId></Object></Delete>"
-    response = await proxy.request("POST", "/?delete", body=plain.replace("</Delete>", versioned).encode())
-    assert result(response) == ([], {"x" * 1025: "KeyTooLongError", "b": "NotImplemented"})
-    assert s3.keys() == ["b"]
+    more = "<Object><Key>b</Key><VersionId>1</VersionId></Object><Object><Key>c</Key><ETag>x</ETag></Object></Delete>"
+    s3.put("c", b"3")
+    response = await proxy.request("POST", "/?delete", body=plain.replace("</Delete>", more).encode())
+    assert result(response) == ([], {"x" * 1025: "KeyTooLongError", "b": "NotImplemented", "c": "NotImplemented"})
+    assert s3.keys() == ["b", "c"]
+
+
+async def test_a_key_with_a_version_and_without(proxy: Proxy, s3: S3) -> None:
+    """A version of a key that is refused changes nothing for the key itself in the same document."""
+    s3.put("a", b"data")
+    body = document("a").decode()
+    for versioned in ("<VersionId>null</VersionId>", "<VersionId></VersionId>"):
+        s3.put("a", b"data")
+        both = body.replace("<Object>", f"<Object><Key>a</Key>{versioned}</Object><Object>")
+        response = await proxy.request("POST", "/?delete", body=both.encode())
+        assert result(response) == (["a"], {"a": "NotImplemented"})
+        assert s3.keys() == []
 
 
 async def test_a_thousand(proxy: Proxy, s3: S3) -> None:

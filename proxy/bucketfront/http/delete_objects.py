@@ -20,7 +20,8 @@ MAX_TAG_BYTES = 64 << 10  # the parser processes a tag with all its attributes a
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 _XML_TYPES = ("application/xml", "text/xml")
-_CONDITIONS = frozenset({"VersionId", "ETag", "LastModifiedTime", "Size"})
+_VERSION = "VersionId"
+_CONDITIONS = frozenset({"ETag", "LastModifiedTime", "Size"})
 _ROOT, _QUIET, _OBJECT = ("Delete",), ("Delete", "Quiet"), ("Delete", "Object")
 
 
@@ -38,11 +39,11 @@ class MissingChecksum(ProxyError):
 
 @dataclass(frozen=True, slots=True)
 class NamedObject:
-    """An object to delete. `is_plain`: the client gave its key alone, without a `version` or a condition."""
+    """An object to delete, or one version of it, as the client sent it. With a condition, `is_conditional` is true."""
 
     key: str
-    is_plain: bool = True
     version: str | None = None
+    is_conditional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,17 @@ class DeleteFailure:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A deletion. `is_marker` is true if it made a delete marker, or removed one, which has `marker_version`."""
+
+    is_marker: bool = False
+    marker_version: str | None = None
+
+
+DeleteOutcome = Deleted | DeleteFailure
+
+
 @dataclass(slots=True)
 class _Document:
     """The handlers of the parser, and what they have read so far."""
@@ -74,7 +86,7 @@ class _Document:
     def start(self, name: str, _: Mapping[str, str]) -> None:
         self.path = (*self.path, name.removeprefix(f"{NAMESPACE} "))
         is_known = self.path in (_ROOT, _QUIET, _OBJECT) or (
-            self.path[:2] == _OBJECT and len(self.path) == 3 and self.path[2] in {"Key", *_CONDITIONS}
+            self.path[:2] == _OBJECT and len(self.path) == 3 and self.path[2] in {"Key", _VERSION, *_CONDITIONS}
         )
         if not is_known:
             raise MalformedXml("the document is no Delete of objects")
@@ -105,8 +117,8 @@ class _Document:
             raise MalformedXml("an Object has no Key")
         if len(self.objects) == MAX_KEYS:
             raise MalformedXml(f"more than {MAX_KEYS} objects are named")
-        is_plain = _CONDITIONS.isdisjoint(self.values)
-        self.objects.append(NamedObject(self.values["Key"], is_plain, self.values.get("VersionId")))
+        is_conditional = not _CONDITIONS.isdisjoint(self.values)
+        self.objects.append(NamedObject(self.values["Key"], self.values.get(_VERSION), is_conditional))
         self.values.clear()
 
 
@@ -158,21 +170,29 @@ class DeleteRequestParser:
             raise MalformedXml("the document's encoding is not known") from error
 
 
-def result(outcomes: Iterable[tuple[str, DeleteFailure | None]], *, quiet: bool) -> bytes:
-    """Return the body of S3's response: each key with its failure, or None if it was deleted."""
+def result(outcomes: Iterable[tuple[NamedObject, DeleteOutcome]], *, quiet: bool) -> bytes:
+    """Return the body of S3's response, which has the outcome of each object."""
     parts = ['<?xml version="1.0" encoding="UTF-8"?>\n', f'<DeleteResult xmlns="{NAMESPACE}">']
-    for key, failure in outcomes:
-        if failure is not None:
-            reason = f"<Code>{_text(failure.code)}</Code><Message>{_text(failure.message)}</Message>"
-            parts.append(f"<Error><Key>{_text(key)}</Key>{reason}</Error>")
+    for named, outcome in outcomes:
+        name = _element("Key", named.key) + _element(_VERSION, named.version)
+        if isinstance(outcome, DeleteFailure):
+            reason = _element("Code", outcome.code) + _element("Message", outcome.message)
+            parts.append(f"<Error>{name}{reason}</Error>")
         elif not quiet:
-            parts.append(f"<Deleted><Key>{_text(key)}</Key></Deleted>")
+            marker = "<DeleteMarker>true</DeleteMarker>" if outcome.is_marker else ""
+            marker += _element("DeleteMarkerVersionId", outcome.marker_version)
+            parts.append(f"<Deleted>{name}{marker}</Deleted>")
     parts.append("</DeleteResult>")
     return "".join(parts).encode()
 
 
 def _no_doctype(*_: object) -> None:
     raise MalformedXml("a document type is not taken")
+
+
+def _element(name: str, text: str | None) -> str:
+    """Return an element, or nothing if it has no text."""
+    return "" if text is None else f"<{name}>{_text(text)}</{name}>"
 
 
 def _text(text: str) -> str:

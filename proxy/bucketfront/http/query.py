@@ -171,9 +171,14 @@ def _parameters(query: str) -> Iterator[tuple[str, str]]:
             yield decoded, value
 
 
+def is_version_id(text: str) -> bool:
+    """Return whether S3 may have given this id to a version."""
+    return len(text) <= MAX_VERSION_CHARS and _VERSION_ID.fullmatch(text) is not None
+
+
 def _version(value: str) -> str:
     version = _decode(value) or ""
-    if len(version) > MAX_VERSION_CHARS or _VERSION_ID.fullmatch(version) is None:
+    if not is_version_id(version):
         raise BadQuery(f"{VERSION} must be 1 to {MAX_VERSION_CHARS} visible ASCII characters")
     return version
 

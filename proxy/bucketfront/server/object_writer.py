@@ -14,7 +14,7 @@ from typing import Protocol
 
 from bucketfront.cache import Cache, Upload
 from bucketfront.errors import StoreError
-from bucketfront.http.delete_objects import DeleteFailure
+from bucketfront.http.delete_objects import DeleteOutcome
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.upload.uploader import Written
@@ -43,7 +43,7 @@ class OriginWriter(Protocol):
 
     async def delete(self, key: ObjectKey) -> None: ...
 
-    async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteFailure | None]: ...
+    async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteOutcome]: ...
 
 
 class ObjectWriter:
@@ -87,8 +87,13 @@ class ObjectWriter:
             await about_to_write()
             await self._origin.delete(key)
 
-    async def delete_many(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteFailure | None]:
-        async with self.change(*keys) as about_to_write:
+    async def delete_many(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteOutcome]:
+        """Delete objects and versions of objects. Return the outcome of each.
+
+        The version that is deleted may be the current one, so the object changes as well.
+        """
+        changed = dict.fromkeys(changed for key in keys for changed in (key._replace(version=None), key))
+        async with self.change(*changed) as about_to_write:
             await about_to_write()
             return await self._origin.delete_objects(keys)
 

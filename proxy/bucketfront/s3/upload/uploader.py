@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 
 from bucketfront.errors import OriginError, WriteRefused
-from bucketfront.http.delete_objects import DeleteFailure
+from bucketfront.http.delete_objects import DeleteOutcome
 from bucketfront.http.write_head import WriteHead
 from bucketfront.keys import ObjectKey
 from bucketfront.s3 import delete
@@ -99,7 +99,7 @@ class S3Uploader:
         """Call S3 DeleteObject, see `S3Origin.delete`. A failure of the origin is repeated, because S3 allows that."""
         await repeated(self._origin, partial(self._origin.delete, key))
 
-    async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteFailure | None]:
+    async def delete_objects(self, keys: Sequence[ObjectKey]) -> dict[ObjectKey, DeleteOutcome]:
         """Call S3 DeleteObjects, see `bucketfront.s3.delete`."""
         return await delete.delete_objects(self._origin, keys)
 

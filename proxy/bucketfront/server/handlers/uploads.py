@@ -13,10 +13,10 @@ from bucketfront.config.mount_settings import MountSettings, UploadSettings
 from bucketfront.errors import AccessDenied, BadPath, ErrorResponse, Forbidden
 from bucketfront.fair_share import FairShares, Resource, Shares, UsedUp, current_client
 from bucketfront.fair_slots import FairSlots, Wait
-from bucketfront.http import aws_chunked, delete_objects, multipart_form, s3_requests, write_head
+from bucketfront.http import aws_chunked, delete_objects, multipart_form, query, s3_requests, write_head
 from bucketfront.http.body_checksums import BodyChecksums
 from bucketfront.http.cache_status import CacheStatus, Forward
-from bucketfront.http.delete_objects import DeleteFailure, DeleteRequest
+from bucketfront.http.delete_objects import Deleted, DeleteFailure, DeleteOutcome, DeleteRequest, NamedObject
 from bucketfront.http.key_template import KeyTemplate
 from bucketfront.http.s3_refusal import S3Refused
 from bucketfront.http.s3_requests import Dialect
@@ -42,7 +42,7 @@ class UploadHandler:
     """Handles the writes of clients. Without `settings` there is no upload route, and their defaults are the bounds.
 
     `clock` is wall time in seconds since the epoch. `share_of_one` is that of a client in the DeleteObjects at once,
-    from 0 to 1. `shares` counts refusals.
+    from 0 to 1. `shares` counts refusals. With `deletes_versions` a DeleteObjects may name versions.
     """
 
     def __init__(
@@ -52,11 +52,14 @@ class UploadHandler:
         clock: Callable[[], float],
         shares: FairShares,
         share_of_one: float,
+        *,
+        deletes_versions: bool = False,
     ) -> None:
         self._writer = writer
         self._settings = settings or UploadSettings()
         self._clock = clock
         self._shares = shares
+        self._deletes_versions = deletes_versions
         self._deletes = FairSlots(Shares(MAX_DELETES_AT_ONCE, share_of_one, RESERVED_DELETES_PART))
 
     async def put(self, exchange: Exchange, route: Route) -> web.StreamResponse:
@@ -144,31 +147,37 @@ class UploadHandler:
             self._deletes.release(wait.client)
 
     async def _delete_named(self, exchange: Exchange, route: Route, wanted: DeleteRequest) -> web.Response:
-        outcomes: dict[str, DeleteFailure | None] = {}
-        keys: dict[ObjectKey, str] = {}
+        outcomes: dict[NamedObject, DeleteOutcome] = {}  # of each object once, as in S3's response
+        keys: dict[ObjectKey, NamedObject] = {}
         for named in wanted.objects:
-            outcomes[named.key] = None
-            try:
-                key = route.key(named.key)
-            except BadPath:
-                outcomes[named.key] = DeleteFailure("KeyTooLongError", "Your key is too long.")
-                continue
-            except (AccessDenied, Forbidden, S3Refused):
-                outcomes[named.key] = DeleteFailure("AccessDenied", "Access Denied")
-                continue
-            if named.is_plain:
-                keys[key] = named.key
+            found = self._key_to_delete(route, named)
+            if isinstance(found, ObjectKey):
+                outcomes[named] = Deleted()
+                keys[found] = named
             else:
-                outcomes[named.key] = DeleteFailure("NotImplemented", "Versions and conditions are not taken here.")
+                outcomes[named] = found
         if keys:
             results = await self._writer.delete_many(list(keys))
-            outcomes |= {keys[key]: failure for key, failure in results.items()}
+            outcomes |= {keys[key]: outcome for key, outcome in results.items()}
             _note_refusals(exchange, list(results.values()))
         exchange.status = CacheStatus(Forward.METHOD, fwd_status=200)
         return web.Response(
             body=delete_objects.result(outcomes.items(), quiet=wanted.quiet),
             headers={**_headers(exchange), hdrs.CONTENT_TYPE: "application/xml"},
         )
+
+    def _key_to_delete(self, route: Route, named: NamedObject) -> ObjectKey | DeleteFailure:
+        try:
+            key = route.key(named.key)
+        except BadPath:
+            return DeleteFailure("KeyTooLongError", "Your key is too long.")
+        except (AccessDenied, Forbidden, S3Refused):
+            return DeleteFailure("AccessDenied", "Access Denied")
+        if named.is_conditional or (named.version is not None and not self._deletes_versions):
+            return DeleteFailure("NotImplemented", "This condition or version is not taken here.")
+        if named.version is not None and not query.is_version_id(named.version):
+            return DeleteFailure("NoSuchVersion", "The specified version does not exist.")
+        return key._replace(version=named.version)
 
     async def _put_form(self, exchange: Exchange, route: Route, boundary: str) -> web.StreamResponse:
         head = write_head.parse(exchange.request.headers.items())
@@ -266,9 +275,9 @@ async def _bounded(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[by
         yield chunk
 
 
-def _note_refusals(exchange: Exchange, results: list[DeleteFailure | None]) -> None:
+def _note_refusals(exchange: Exchange, results: list[DeleteOutcome]) -> None:
     """Note the keys that S3 did not delete for the access log, because the status is 200."""
-    refused = [failure.code for failure in results if failure is not None]
+    refused = [outcome.code for outcome in results if isinstance(outcome, DeleteFailure)]
     if refused:
         cause = f"{len(refused)} of {len(results)} keys were not deleted"
         exchange.failure = OriginFailure(cause, ErrorResponse(200, refused[0]))

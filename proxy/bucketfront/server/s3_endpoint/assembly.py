@@ -59,7 +59,8 @@ def build_endpoint_generation(
     objects = ObjectHandler(
         parts.cache, rules, parts.clock, honor_no_cache=settings.freshness.honor_client_no_cache, is_s3=True
     )
-    uploads = UploadHandler(parts.writer, settings.uploads, parts.clock, parts.shares, settings.server.share_of_one)
+    share = settings.server.share_of_one
+    uploads = UploadHandler(parts.writer, settings.uploads, parts.clock, parts.shares, share, deletes_versions=True)
     forwarded = ForwardedOperations(origin, parts.writer, limits.max_size, limits.deadline)
     keys = KeyRing(s3, parts.clock)
     of_requests = (parts.telemetry, parts.clock, parts.shares, parts.name, parts.begin_trace)
