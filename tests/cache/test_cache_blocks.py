@@ -130,6 +130,17 @@ def test_first_runs_are_those_of_a_plain_search(present: int, limit: int) -> Non
 
 
 @given(present=sets.map(bits), size=st.integers(0, 400), block_size=st.integers(1, 40))
+def test_are_all(present: int, size: int, block_size: int) -> None:
+    """A set is complete if it has the blocks of the object and no others, also one without a block in the middle."""
+    everything = blocks.all_blocks(size, block_size)
+    assert blocks.are_all(everything, size, block_size)
+    assert blocks.are_all(present, size, block_size) == (present == everything)
+    assert not blocks.are_all(everything | 1 << everything.bit_length(), size, block_size)
+    for block in blocks.members(everything):
+        assert not blocks.are_all(everything & ~(1 << block), size, block_size)
+
+
+@given(present=sets.map(bits), size=st.integers(0, 400), block_size=st.integers(1, 40))
 def test_byte_count_is_that_of_the_spans(present: int, size: int, block_size: int) -> None:
     """The bytes of a set are those of its spans, with a last block that may be shorter."""
     present &= blocks.all_blocks(size, block_size)

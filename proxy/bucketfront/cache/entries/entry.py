@@ -175,7 +175,7 @@ class Entry:
             self.lease = None
 
     def is_complete(self, block_size: int) -> bool:
-        return self.present == blocks.all_blocks(self.metadata.size, block_size)
+        return blocks.are_all(self.present, self.metadata.size, block_size)
 
     def __repr__(self) -> str:
         return (

@@ -136,4 +136,4 @@ class PartTransfer:
         size, total = self._context.block_size, self._entry.metadata.size
         whole = range(written.start // size, blocks.whole_below(written.stop, total, size))
         known = self._entry.present & ~self._entry.unverified
-        return known | blocks.mask(whole) == blocks.all_blocks(total, size)
+        return blocks.are_all(known | blocks.mask(whole), total, size)

@@ -24,6 +24,15 @@ def all_blocks(size: int, block_size: int) -> int:
     return (1 << block_count(size, block_size)) - 1
 
 
+def are_all(blocks: int, size: int, block_size: int) -> bool:
+    """Return whether a set has all blocks of an object of `size` bytes, and no others.
+
+    Most sets that are not complete lack the last block. To count the others takes no copy of a large set.
+    """
+    count = block_count(size, block_size)
+    return blocks.bit_length() == count and blocks.bit_count() == count
+
+
 def covering(span: Span, block_size: int) -> range:
     """Return the blocks that hold the bytes of `span`. An empty span has none."""
     if span.start >= span.stop:
