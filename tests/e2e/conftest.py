@@ -119,7 +119,7 @@ def shared_bucketfront(origin: Origin, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def site(origin: Origin, shared_bucketfront: Running, request: pytest.FixtureRequest) -> Site:
     """Return a folder of the bucket behind a bucketfront that takes all methods, and has no setting but those."""
-    return Site(origin, shared_bucketfront, folder_of(request.node.name))
+    return Site(origin, shared_bucketfront, folder_of(request.node.nodeid))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def endpoint(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def place(origin: Origin, endpoint: SignedEndpoint, request: pytest.FixtureRequest) -> Site:
     """Return a folder of the bucket behind that endpoint."""
-    return Site(origin, endpoint.running, folder_of(request.node.name))
+    return Site(origin, endpoint.running, folder_of(request.node.nodeid))
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def site_with(origin: Origin, tmp_path: Path, request: pytest.FixtureRequest) ->
     with ExitStack() as stack:
 
         def start(more: str) -> Site:
-            return stack.enter_context(running_site(origin, folder, more, request.node.name))
+            return stack.enter_context(running_site(origin, folder, more, request.node.nodeid))
 
         yield start
 

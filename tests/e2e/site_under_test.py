@@ -198,11 +198,14 @@ class Site:
 
 @contextlib.contextmanager
 def running_site(origin: Origin, folder: Path, more: str, name: str) -> Iterator[Site]:
-    """Run a bucketfront of its own with the sections of `more`, for the test called `name`."""
+    """Run a bucketfront of its own with the sections of `more`, for the test with the id `name`."""
     with bucketfront(origin.configuration(folder, more), folder) as running:
         yield Site(origin, running, folder_of(name))
 
 
 def folder_of(name: str) -> str:
-    """Return a folder for a test that is short, and safe in every URL and file system."""
-    return f"{name.partition('[')[0]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    """Return a folder for a test that is short, and safe in every URL and file system.
+
+    `name` is the test's id, because tests of several modules may have one name.
+    """
+    return f"{name.partition('[')[0].rpartition(':')[2]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"

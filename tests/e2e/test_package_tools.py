@@ -85,7 +85,7 @@ def with_index(origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture
 def indexed(origin: Origin, with_index: Running, request: pytest.FixtureRequest) -> Site:
     """Return a folder of the bucket that shows `index.html` for a path that ends in a slash."""
-    return Site(origin, with_index, folder_of(request.node.name))
+    return Site(origin, with_index, folder_of(request.node.nodeid))
 
 
 def test_pip_downloads(indexed: Site, case: Case, tmp_path: Path) -> None:
