@@ -94,7 +94,8 @@ from bucketfront.warm.registry import JobRegistry
 from bucketfront.warm.transfers import Transfers
 from bucketfront.warm.warm_start import WarmStart
 
-LOCK_WAIT_S = 1.0  # for the kernel to end a process whose place is taken, and which was killed
+LOCK_STEP_S = 0.1  # between two attempts to lock the cache
+LOCK_WAIT_S = 10.0  # for the kernel to end a process whose place is taken, and which was killed
 HANDED_OVER_TIMEOUT_S = 3600.0  # for responses that run when another process takes over; a film takes about as long
 UPLOAD_STALL_TIMEOUT_S = 30.0  # added to the read timeout: how long an upload may make no progress
 
@@ -545,14 +546,17 @@ class App:
             wall=self._clock,
             elapsed=self._elapsed,
         )
-        try:
-            self.cache_assembly = await self._stack.enter_async_context(opened())
-        except CacheInUse:
-            # A killed process and its front ends have the lock until the kernel has ended all of them.
-            if not self._takes_over and not self._workers:
-                raise
-            await asyncio.sleep(LOCK_WAIT_S)
-            self.cache_assembly = await self._stack.enter_async_context(opened())
+        # A killed process and its front ends have the lock until the kernel has ended all of them.
+        may_wait = self._takes_over or self._workers > 0
+        until = asyncio.get_running_loop().time() + (LOCK_WAIT_S if may_wait else 0.0)
+        while True:
+            try:
+                self.cache_assembly = await self._stack.enter_async_context(opened())
+                break
+            except CacheInUse:
+                if asyncio.get_running_loop().time() >= until:
+                    raise
+            await asyncio.sleep(LOCK_STEP_S)
         self.cache = self.cache_assembly.cache
         folder = self.cache_assembly.store.folder
         self.upload_journal = UploadJournal(folder.root / "uploads.json", self._endpoint_name, folder.fd)
