@@ -9,7 +9,7 @@ from bucketfront.cli import main
 from bucketfront.config.log_settings import LogSettings
 from bucketfront.keys import ObjectKey
 
-apply, lookup = process_log.apply, Cache.lookup
+apply, lookup = process_log.apply, Cache.lookup_for_client
 
 
 def apply_loudly(settings: LogSettings, **options: Any) -> None:
@@ -24,5 +24,5 @@ async def lookup_with_a_bug(self: Cache, key: ObjectKey, **options: Any) -> Any:
 
 
 process_log.apply = apply_loudly
-Cache.lookup = lookup_with_a_bug  # type: ignore[method-assign]
+Cache.lookup_for_client = lookup_with_a_bug  # type: ignore[method-assign]
 main()
