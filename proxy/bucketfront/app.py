@@ -142,11 +142,8 @@ class App:
         self.troubles = Troubles(time.monotonic, logging.getLogger("bucketfront").warning)
         self.health = Health(self.troubles)
         self._shares = descriptors.shares(descriptors.limit(), settings.origin.max_connections)
-        self.connection_limit = ConnectionLimit(
-            self._shares.connections,
-            settings.server.share_of_one,
-            has_share=Clients(settings.server.front_networks).has_share,
-        )
+        has_share = Clients(settings.server.front_networks).has_share
+        self.connection_limit = ConnectionLimit(self._shares.connections, settings.server.share_of_one, has_share)
         self.fair_shares = fair_shares(self._shares.connections, settings.server.share_of_one)
         self.live_feed = LiveFeed(time.monotonic)
         self.last_responses = LastResponses()
@@ -266,7 +263,22 @@ class App:
         writer = ObjectWriter(self.cache, S3Uploader(self.origin, stall_timeout, self.upload_journal))
         await self._start_tus(writer)
         UploadCollector(registry, self.origin, self.upload_journal, self.upload_manager)
-        self._parts = ServerParts(
+        self._parts = self._server_parts(writer)
+        server = self._server = build_server(settings, self._pipeline, self._in_force.freshness.rules, self._parts)
+        self.fast_path, self.listener = server.generations.fast_path, server.listener
+        ServerCollector(registry, self.connection_limit, self.fast_path, self.fair_shares, server.headers)
+        await self._start_listener(self.listener, accepts=not self._workers)
+        await self._start_s3_endpoint()
+        self._start_watching_certificates()
+        await self._start_front_ends(server)
+        self._renewed_parts = self._parts_to_renew(server)
+        self._become_ready()
+        self.reloader.started.set()
+        await self._end_take_over()
+
+    def _server_parts(self, writer: ObjectWriter) -> ServerParts:
+        """Return what the servers for clients need of the rest."""
+        return ServerParts(
             cache=self.cache,
             writer=writer,
             upload_manager=self.upload_manager,
@@ -280,14 +292,10 @@ class App:
             inherited=self._inherited,
             begin_trace=_begin_no_trace if self._tracing is None else self._tracing.tracer.begin_trace,
         )
-        server = self._server = build_server(settings, self._pipeline, self._in_force.freshness.rules, self._parts)
-        self.fast_path, self.listener = server.generations.fast_path, server.listener
-        ServerCollector(registry, self.connection_limit, self.fast_path, self.fair_shares, server.headers)
-        await self._start_listener(self.listener, accepts=not self._workers)
-        await self._start_s3_endpoint()
-        self._start_watching_certificates()
-        await self._start_front_ends(server)
-        self._renewed_parts = RenewedParts(
+
+    def _parts_to_renew(self, server: Server) -> RenewedParts:
+        """Return what follows the settings of a reload."""
+        return RenewedParts(
             in_force=self._in_force,
             server=server,
             s3=self.s3,
@@ -303,9 +311,6 @@ class App:
             create_buckets=self._create_buckets,
             follow=self._adopt_in_front_ends,
         )
-        self._become_ready()
-        self.reloader.started.set()
-        await self._end_take_over()
 
     def _become_ready(self) -> None:
         """Let load balancers send requests, or fill an empty cache before that if the settings say so."""

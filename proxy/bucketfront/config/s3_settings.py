@@ -47,7 +47,8 @@ class S3KeySettings(S3GrantSettings):
 class S3Settings(Section):
     """A further listener, on which clients speak S3's own REST API: any SDK, with this proxy as its endpoint.
 
-    It serves from the same cache as `server`. Without the section there is none. See [s3-endpoint.md](s3-endpoint.md).
+    It serves from the same cache as `server`. Without the section no such listener runs. See
+    [s3-endpoint.md](s3-endpoint.md).
     """
 
     host: Host = "127.0.0.1"

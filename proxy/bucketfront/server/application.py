@@ -1,19 +1,16 @@
 """The application of the mounts: routes each request, lets the stages admit it, and dispatches it to its handler."""
 
-from collections.abc import Callable
-
 from aiohttp import hdrs, web
 
 from bucketfront.config.mount_settings import MountSettings
 from bucketfront.config.settings import Settings
-from bucketfront.fair_share import FairShares
 from bucketfront.http import s3_requests, tus_fields
 from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 from bucketfront.http.s3_requests import Dialect
 from bucketfront.keys import split_target
 from bucketfront.server import cors
 from bucketfront.server.access.rule import NOBODY, AccessRequest, Caller
-from bucketfront.server.client_application import ClientApplication, field_of
+from bucketfront.server.client_application import ClientApplication, RequestParts, field_of
 from bucketfront.server.error_responses import NotSupported
 from bucketfront.server.handlers.objects import ObjectHandler, redirect
 from bucketfront.server.handlers.tus_uploads import TusHandler
@@ -23,7 +20,6 @@ from bucketfront.server.http1.connection import Connection
 from bucketfront.server.pipeline import Pipeline
 from bucketfront.server.router import MissingSlash, MisspelledMount, Route, Router
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.server.telemetry.telemetry import Telemetry
 
 
 class Application(ClientApplication):
@@ -35,15 +31,10 @@ class Application(ClientApplication):
         objects: ObjectHandler,
         uploads: UploadHandler,
         tus: TusHandler | None,
-        telemetry: Telemetry,
         pipeline: Pipeline,
-        clock: Callable[[], float],
-        shares: FairShares,
-        name: str,
-        begin_trace: Callable[[], str | None],
+        parts: RequestParts,
     ) -> None:
-        """`clock` is wall time in seconds since the epoch. `name` and `begin_trace` are as in `Exchange.identify`."""
-        super().__init__(settings, telemetry, clock, shares, name, begin_trace)
+        super().__init__(settings, parts)
         self._router = Router(settings.mounts, settings.uploads)
         self._region = settings.origin.region
         self._objects = objects

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
@@ -35,27 +36,32 @@ _SENDING = frozenset({"PUT", "POST", "PATCH"})  # methods of requests that have 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class RequestParts:
+    """What each request needs of the process.
+
+    `clock` is wall time in seconds since the epoch. `name` and `begin_trace` are as in `Exchange.identify`.
+    """
+
+    telemetry: Telemetry
+    clock: Callable[[], float]
+    shares: FairShares
+    name: str
+    begin_trace: Callable[[], str | None]
+
+
 class ClientApplication(ABC):
     """Handles the requests of all connections, one at a time for each connection, as `web.Server` calls it."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        telemetry: Telemetry,
-        clock: Callable[[], float],
-        shares: FairShares,
-        name: str,
-        begin_trace: Callable[[], str | None],
-    ) -> None:
-        """`clock` is wall time in seconds since the epoch. `name` and `begin_trace` are as in `Exchange.identify`."""
-        self._name = name
-        self._begin_trace = begin_trace
+    def __init__(self, settings: Settings, parts: RequestParts) -> None:
+        self._name = parts.name
+        self._begin_trace = parts.begin_trace
         self._cors = Cors(settings.cors)
         self._addresses = ClientAddresses(settings.server.trusted_proxies)
         self._shows_timing = settings.server.timing
-        self._telemetry = telemetry
-        self._clock = clock
-        self._shares = shares
+        self._telemetry = parts.telemetry
+        self._clock = parts.clock
+        self._shares = parts.shares
         self._clients = Clients(settings.server.front_networks, has_shares=settings.server.client_share is not None)
 
     @abstractmethod

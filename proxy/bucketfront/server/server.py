@@ -8,6 +8,7 @@ from bucketfront.config.settings import Settings
 from bucketfront.fair_share import FairShares
 from bucketfront.http.path_rules import Rules
 from bucketfront.server.application import Application
+from bucketfront.server.client_application import RequestParts
 from bucketfront.server.client_listener import DRAIN_TIMEOUT_S, client_sites, connection_options
 from bucketfront.server.fast_path.fast_connection import FastConnectionServer
 from bucketfront.server.fast_path.fast_path import FastPath
@@ -48,6 +49,11 @@ class ServerParts:
     inherited: InheritedSockets
     begin_trace: Callable[[], str | None]
 
+    @property
+    def of_requests(self) -> RequestParts:
+        """Return what each request needs."""
+        return RequestParts(self.telemetry, self.clock, self.shares, self.name, self.begin_trace)
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -82,11 +88,7 @@ def build_generation(settings: Settings, pipeline: Pipeline, rules: Rules, parts
         ObjectHandler(parts.cache, rules, parts.clock, honor_no_cache=settings.freshness.honor_client_no_cache),
         UploadHandler(parts.writer, settings.uploads, parts.clock, parts.shares, settings.server.share_of_one),
         tus,
-        parts.telemetry,
         pipeline,
-        parts.clock,
-        parts.shares,
-        parts.name,
-        parts.begin_trace,
+        parts.of_requests,
     )
     return Generation(application, plain_rules(settings, pipeline, rules, parts.cache), pipeline)

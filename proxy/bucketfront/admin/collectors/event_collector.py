@@ -49,7 +49,7 @@ FAMILIES = (_EVENTS, _MESSAGES, _DELAY, _FAILURES, _RESTARTS, _LOSSES, _BACKLOG,
 
 
 class EventCollector(Collector):
-    """`events` is what takes events, and `refresher` what fetches new versions. Each is None if nothing does."""
+    """`events` takes events, and `refresher` fetches new versions. Each is None if the settings do not ask for it."""
 
     def __init__(self, registry: CollectorRegistry, events: S3Events | None, refresher: Refresher | None) -> None:
         self._events = events

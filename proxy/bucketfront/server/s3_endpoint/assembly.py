@@ -63,15 +63,14 @@ def build_endpoint_generation(
     uploads = UploadHandler(parts.writer, settings.uploads, parts.clock, parts.shares, share, deletes_versions=True)
     forwarded = ForwardedOperations(origin, parts.writer, limits.max_size, limits.deadline)
     keys = KeyRing(s3, parts.clock)
-    of_requests = (parts.telemetry, parts.clock, parts.shares, parts.name, parts.begin_trace)
     if s3.mode == "passthrough":
         memory = Authorizations(s3.authorization_ttl, parts.clock, parts.cache_clock)
         passthrough = PassthroughApplication(
-            settings, s3, buckets, memory, parts.cache, objects, uploads, forwarded, *of_requests
+            settings, s3, buckets, memory, parts.cache, objects, uploads, forwarded, parts.of_requests
         )
         return Generation(passthrough, None, keys)  # S3 decides on each request, so none is served without it
     permissions = Permissions(buckets, InnerMounts(settings.mounts))
-    application = S3Application(settings, s3, permissions, keys, objects, uploads, forwarded, *of_requests)
+    application = S3Application(settings, s3, permissions, keys, objects, uploads, forwarded, parts.of_requests)
     return Generation(application, fast_rules(settings, rules, parts.cache, keys, permissions, MOUNT), keys)
 
 

@@ -1,25 +1,23 @@
 """What the applications of the S3 endpoint share, before one of them finds out whether a request is permitted."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from aiohttp import hdrs, web
 
 from bucketfront.config.s3_settings import S3Settings
 from bucketfront.config.settings import Settings
-from bucketfront.fair_share import FairShares
 from bucketfront.http.cache_status import CacheStatus, Detail, Forward
 from bucketfront.http.s3_operations import Named, Operation
 from bucketfront.http.s3_refusal import Refusal, S3Refused
 from bucketfront.http.s3_requests import CUSTOMER_KEY_FIELDS, Dialect
-from bucketfront.server.client_application import ClientApplication, field_of
+from bucketfront.server.client_application import ClientApplication, RequestParts, field_of
 from bucketfront.server.foreign_pages import ForeignPages
 from bucketfront.server.host_names import HostNames
 from bucketfront.server.http1 import framing
 from bucketfront.server.s3_endpoint import copy_source
 from bucketfront.server.s3_endpoint.s3_resource import S3Resource, bucket_in_host, resource_of
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.server.telemetry.telemetry import Telemetry
 
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
 READS = ("GET", "HEAD")
@@ -37,18 +35,10 @@ class EndpointApplication(ClientApplication):
     """Serves clients that speak S3's REST API."""
 
     def __init__(
-        self,
-        settings: Settings,
-        s3: S3Settings,
-        telemetry: Telemetry,
-        clock: Callable[[], float],
-        shares: FairShares,
-        name: str,
-        begin_trace: Callable[[], str | None],
-        further_hosts: Iterable[str] = (),
+        self, settings: Settings, s3: S3Settings, parts: RequestParts, further_hosts: Iterable[str] = ()
     ) -> None:
         """`further_hosts` are names of the listener besides those of the settings."""
-        super().__init__(settings, telemetry, clock, shares, name, begin_trace)
+        super().__init__(settings, parts)
         self._domain = s3.domain
         self._hosts = HostNames((*settings.server.names, s3.host, *filter(None, [s3.domain]), *further_hosts))
         self._pages = ForeignPages(settings.cors.allow_origins, is_tls=s3.tls is not None)

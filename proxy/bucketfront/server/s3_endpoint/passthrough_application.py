@@ -17,7 +17,7 @@ secret of the client.
 `Authorizations` spares S3 the very same request for `s3.authorization_ttl`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +29,6 @@ from bucketfront.cache import Cache, Present, Shown
 from bucketfront.config.s3_settings import S3Settings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import BadPath, OriginError, OriginRefused, OriginUnavailable
-from bucketfront.fair_share import FairShares
 from bucketfront.http import client_signature, etags, s3_query
 from bucketfront.http.client_signature import CONDITIONS, ClientSignature
 from bucketfront.http.delete_objects import DeleteRequest
@@ -38,6 +37,7 @@ from bucketfront.http.s3_refusal import Refusal, S3Refused
 from bucketfront.http.web_origin import Authority
 from bucketfront.keys import ObjectKey
 from bucketfront.s3.forwarded_response import ForwardedResponse
+from bucketfront.server.client_application import RequestParts
 from bucketfront.server.handlers.objects import ObjectHandler, OtherVersion
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.router import Route
@@ -53,7 +53,6 @@ from bucketfront.server.s3_endpoint.endpoint_application import (
 from bucketfront.server.s3_endpoint.forwarded_operations import ForwardedOperation, ForwardedOperations
 from bucketfront.server.s3_endpoint.s3_resource import S3Resource
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.server.telemetry.telemetry import Telemetry
 
 _SUCCESSES = (200, 206)
 
@@ -110,16 +109,12 @@ class PassthroughApplication(EndpointApplication):
         objects: ObjectHandler,
         uploads: UploadHandler,
         forwarded: ForwardedOperations,
-        telemetry: Telemetry,
-        clock: Callable[[], float],
-        shares: FairShares,
-        name: str,
-        begin_trace: Callable[[], str | None],
+        parts: RequestParts,
     ) -> None:
         """`buckets` are those that are served, None for all."""
         endpoint = Authority.parse(urlsplit(settings.origin.endpoint_url or "").netloc)
         hosts = () if endpoint is None else (endpoint.host,)
-        super().__init__(settings, s3, telemetry, clock, shares, name, begin_trace, hosts)
+        super().__init__(settings, s3, parts, hosts)
         self._buckets = buckets
         self._authorizations = authorizations
         self._cache = cache

@@ -9,7 +9,7 @@
 | unknown ones | the origin with `s3.pass_through`, else 501 |
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -18,7 +18,6 @@ from aiohttp import hdrs, web
 from bucketfront.config.s3_settings import S3Settings
 from bucketfront.config.settings import Settings
 from bucketfront.errors import PreconditionFailed
-from bucketfront.fair_share import FairShares
 from bucketfront.http import s3_query, s3_requests
 from bucketfront.http.body_checksums import ChecksumMismatch
 from bucketfront.http.cache_status import CacheStatus, Forward
@@ -26,6 +25,7 @@ from bucketfront.http.s3_operations import Named, Operation, operation_of
 from bucketfront.http.s3_query import S3Query
 from bucketfront.http.s3_refusal import Refusal, S3Refused
 from bucketfront.keys import ObjectKey
+from bucketfront.server.client_application import RequestParts
 from bucketfront.server.handlers.objects import ObjectHandler
 from bucketfront.server.handlers.uploads import UploadHandler
 from bucketfront.server.pipeline import Action
@@ -46,7 +46,6 @@ from bucketfront.server.s3_endpoint.key_ring import KeyRing
 from bucketfront.server.s3_endpoint.permissions import Permissions, action_of, denied
 from bucketfront.server.s3_endpoint.s3_resource import S3Resource
 from bucketfront.server.telemetry.exchange import Exchange
-from bucketfront.server.telemetry.telemetry import Telemetry
 
 _LISTS = frozenset({
     Operation.LIST_OBJECTS, Operation.LIST_OBJECTS_V2, Operation.LIST_OBJECT_VERSIONS, Operation.LIST_MULTIPART_UPLOADS,
@@ -88,13 +87,9 @@ class S3Application(EndpointApplication):
         objects: ObjectHandler,
         uploads: UploadHandler,
         forwarded: ForwardedOperations,
-        telemetry: Telemetry,
-        clock: Callable[[], float],
-        shares: FairShares,
-        name: str,
-        begin_trace: Callable[[], str | None],
+        parts: RequestParts,
     ) -> None:
-        super().__init__(settings, s3, telemetry, clock, shares, name, begin_trace)
+        super().__init__(settings, s3, parts)
         self._passes_all = s3.pass_through
         self._permissions = permissions
         self._keys = keys
