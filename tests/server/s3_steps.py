@@ -316,16 +316,21 @@ def parts(*numbers: int) -> bytes:
     return f"<CompleteMultipartUpload>{found}</CompleteMultipartUpload>".encode()
 
 
+_UPLOAD: Query = (("uploadId", "{upload}"),)
+_BEGUN = Step(
+    "POST", "data", (("uploads", None),), {"content-type": "text/plain", "x-amz-meta-a": "b"},
+    keeps={"upload": "UploadId"},
+)  # fmt: skip
+
+
+def _part(number: int, body: bytes, **fields: str) -> Step:
+    query = (("partNumber", str(number)), *_UPLOAD)
+    return Step("PUT", "data", query, _named(fields), body, {f"part{number}": "ETag"})
+
+
 def of_uploads() -> Iterator[tuple[str, list[Step]]]:
     """Yield uploads in parts."""
-    upload: Query = (("uploadId", "{upload}"),)
-
-    def part(number: int, body: bytes, **fields: str) -> Step:
-        query = (("partNumber", str(number)), *upload)
-        return Step("PUT", "data", query, _named(fields), body, {f"part{number}": "ETag"})
-
-    begun = Step("POST", "data", (("uploads", None),), {"content-type": "text/plain", "x-amz-meta-a": "b"},
-                 keeps={"upload": "UploadId"})  # fmt: skip
+    upload, begun, part = _UPLOAD, _BEGUN, _part
     yield (
         "upload",
         [
